@@ -1,0 +1,37 @@
+//! One error type for the whole program.
+//!
+//! A message is one sentence for a chemist: what was wrong, where (file, line, key, atom), what to do.
+//! The variant says whose fault it is, which decides the exit status of the binary.
+
+/// The result of anything in this library that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The run description (TOML file, command line) is wrong.
+    #[error("{0}")]
+    Input(String),
+    /// A structure file is wrong or does not fit the model.
+    #[error("{0}")]
+    Structure(String),
+    /// A model file is wrong.
+    #[error("{0}")]
+    Model(String),
+    /// Results could not be written or read back.
+    #[error("{0}")]
+    Output(String),
+    /// The simulation itself failed, for example because it exploded.
+    #[error("{0}")]
+    Run(String),
+}
+
+impl Error {
+    /// The exit status of the binary: 2 when the user's input is at fault, 1 when the run failed.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Error::Input(_) | Error::Structure(_) | Error::Model(_) => 2,
+            Error::Output(_) | Error::Run(_) => 1,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Everything a run leaves behind. Outputs see only [`Frame`]s and [`Sample`]s, never a backend.
+
+pub mod h5md;
+
+use crate::system::System;
+use nalgebra::Vector3;
+
+/// One row of the energy log.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// Step number; 0 is the initial state.
+    pub step: u64,
+    /// Simulated time, fs.
+    pub time: f64,
+    /// Kinetic energy, eV.
+    pub kinetic: f64,
+    /// Potential energy with the model's offset, eV.
+    pub potential: f64,
+    /// The quantity that exact dynamics would keep constant, eV: the total energy in NVE.
+    pub conserved: f64,
+    /// K.
+    pub temperature: f64,
+    /// How often the neighbour list had been rebuilt since the run began.
+    pub list_rebuilds: u64,
+}
+
+impl Sample {
+    /// Kinetic plus potential energy, eV.
+    pub fn total(&self) -> f64 {
+        self.kinetic + self.potential
+    }
+}
+
+/// The full state at one step.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Energies and temperature at this step.
+    pub sample: Sample,
+    /// Å, unwrapped.
+    pub positions: Vec<Vector3<f64>>,
+    /// Å/fs.
+    pub velocities: Vec<Vector3<f64>>,
+    /// eV/Å.
+    pub forces: Vec<Vector3<f64>>,
+}
+
+/// What an output records once, about the run as a whole.
+#[derive(Debug, Clone)]
+pub struct RunInfo {
+    /// The system at the start: elements, masses, cell.
+    pub system: System,
+    /// Free text of the input's `title`.
+    pub title: String,
+    /// Who ran it: the input's `author`.
+    pub author: String,
+    /// The TOML text exactly as it was read.
+    pub input: String,
+    /// The model file's name.
+    pub model: String,
+    /// SHA-256 of the model file, hexadecimal.
+    pub model_hash: String,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// One line naming backend and precision.
+    pub backend: String,
+}
