@@ -47,16 +47,14 @@ impl Dimension {
     pub fn units(self) -> &'static [(&'static str, f64)] {
         match self {
             Dimension::Time => &[("fs", 1.0), ("as", 1e-3), ("ps", 1e3), ("ns", 1e6), ("us", 1e9), ("µs", 1e9)],
-            Dimension::Length => &[("Å", 1.0), ("A", 1.0), ("angstrom", 1.0), ("nm", 10.0), ("pm", 0.01), ("bohr", BOHR)],
+            Dimension::Length => {
+                &[("Å", 1.0), ("A", 1.0), ("angstrom", 1.0), ("nm", 10.0), ("pm", 0.01), ("bohr", BOHR)]
+            }
             Dimension::Temperature => &[("K", 1.0)],
             Dimension::Mass => &[("u", 1.0), ("Da", 1.0), ("g/mol", 1.0)],
-            Dimension::Energy => &[
-                ("eV", 1.0),
-                ("meV", 1e-3),
-                ("kcal/mol", KCAL_PER_MOL),
-                ("kJ/mol", KJ_PER_MOL),
-                ("hartree", HARTREE),
-            ],
+            Dimension::Energy => {
+                &[("eV", 1.0), ("meV", 1e-3), ("kcal/mol", KCAL_PER_MOL), ("kJ/mol", KJ_PER_MOL), ("hartree", HARTREE)]
+            }
             Dimension::Drift => &[("kT/ns/dof", 1.0)],
         }
     }
@@ -73,22 +71,28 @@ impl Dimension {
 }
 
 /// A model file's energy unit in eV.
+///
+/// Not CODATA 2018 but the values that ASE uses by default (CODATA 2014), and with it the programs in which such
+/// networks are trained and used: a user's weights must give the user's energies. The two differ by 8e-9, which is
+/// nothing for a force but 4 µeV an atom in the 500 eV of an energy offset.
 pub fn model_energy_unit(name: &str) -> Option<f64> {
+    const ELEMENTARY_CHARGE_2014: f64 = 1.602_176_620_8e-19;
+    const AVOGADRO_2014: f64 = 6.022_140_857e23;
     match name.to_ascii_lowercase().as_str() {
         "ev" => Some(1.0),
-        "kcal/mol" => Some(KCAL_PER_MOL),
-        "kj/mol" => Some(KJ_PER_MOL),
-        "hartree" | "ha" => Some(HARTREE),
+        "kcal/mol" => Some(4184.0 / AVOGADRO_2014 / ELEMENTARY_CHARGE_2014),
+        "kj/mol" => Some(1000.0 / AVOGADRO_2014 / ELEMENTARY_CHARGE_2014),
+        "hartree" | "ha" => Some(27.211_386_024_367_243),
         _ => None,
     }
 }
 
-/// A model file's length unit in Å.
+/// A model file's length unit in Å; ASE's values as in [`model_energy_unit`].
 pub fn model_length_unit(name: &str) -> Option<f64> {
     match name.to_ascii_lowercase().as_str() {
         "angstrom" | "å" | "ang" => Some(1.0),
         "nm" => Some(10.0),
-        "bohr" => Some(BOHR),
+        "bohr" => Some(0.529_177_210_563_841_1),
         _ => None,
     }
 }
@@ -104,9 +108,19 @@ mod tests {
         close(BOLTZMANN, 8.617_333_262e-5);
         // 1 u = 931.494 102 42 MeV/c²
         close(MASS_VELOCITY2, 931.494_102_42e6 / (2997.924_58f64).powi(2));
-        close(KCAL_PER_MOL, 0.043_364_103_900_593_22);
-        close(KJ_PER_MOL, 0.010_364_269_656_262_175);
+        // Faraday's constant, 96485.332 12 C/mol, is one eV a particle in J/mol.
+        close(KCAL_PER_MOL, 4184.0 / 96_485.332_123_31);
+        close(KJ_PER_MOL, 1000.0 / 96_485.332_123_31);
         close(HARTREE / KCAL_PER_MOL, 627.509_474_063);
+    }
+
+    /// What `ase.units` gives for its own names.
+    #[test]
+    fn model_units_are_those_of_ase() {
+        let close = |name: &str, value: f64| assert!((model_energy_unit(name).unwrap() / value - 1.0).abs() < 1e-15);
+        close("kcal/mol", 0.043_364_103_900_593_22);
+        close("kJ/mol", 0.010_364_269_574_711_57);
+        assert_eq!(model_energy_unit("fortnight"), None);
     }
 
     /// A proton at 1 Å/fs moves at 1e5 m/s; its kinetic energy in eV is m v²/(2e).

@@ -1,0 +1,31 @@
+//! The CPU backend: rayon over blocks of atoms, generic over the precision of the network.
+
+mod dense;
+
+mod geometry;
+mod message;
+mod network;
+mod real;
+mod update;
+
+pub use network::{Filters, NetworkPotential};
+pub use real::Real;
+
+use super::Evaluation;
+use crate::error::Result;
+use crate::system::Cell;
+use nalgebra::Vector3;
+
+/// A potential energy surface: what an integrator on the CPU needs to know of a force field.
+pub trait Potential: Send {
+    /// Writes energy, forces and strain derivative of these positions (Å, unwrapped) into `out`.
+    ///
+    /// # Errors
+    /// [`Error::Run`](crate::Error::Run) when the positions make no sense, for example when they are not numbers.
+    fn evaluate(&mut self, positions: &[Vector3<f64>], cell: &Cell, out: &mut Evaluation) -> Result<()>;
+
+    /// How often its neighbour list has been rebuilt; 0 where there is none.
+    fn list_rebuilds(&self) -> u64 {
+        0
+    }
+}

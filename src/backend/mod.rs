@@ -1,0 +1,48 @@
+//! Backends: who owns the state of a running system and moves it.
+//!
+//! A backend owns positions, velocities, forces, the neighbour list and the integrator. The rest of the program sees
+//! it through [`Backend`], which is coarse on purpose: many steps a call is what lets a GPU stay inside one graph.
+
+pub mod cpu;
+
+use crate::error::Result;
+use crate::output::{Frame, Sample};
+use nalgebra::{Matrix3, Vector3};
+use std::sync::atomic::AtomicBool;
+
+/// Energy of a configuration and its derivatives.
+#[derive(Debug, Clone, Default)]
+pub struct Evaluation {
+    /// Total energy with the model's offset, eV.
+    pub energy: f64,
+    /// Its parts by atom, offset included, eV.
+    pub atom_energies: Vec<f64>,
+    /// −∂E/∂x, eV/Å.
+    pub forces: Vec<Vector3<f64>>,
+    /// ∂E/∂ε under r → r (1 + ε) of positions and cell, eV: element (a, b) is Σ r_a ∂E/∂r_b over all pair vectors.
+    /// Divided by the volume it is the stress.
+    pub strain_derivative: Matrix3<f64>,
+}
+
+/// Something that holds a system and can move it.
+pub trait Backend {
+    /// One line for the user: device, precision, threads.
+    fn describe(&self) -> String;
+
+    /// The step that the state belongs to.
+    fn step(&self) -> u64;
+
+    /// Takes `steps` steps, fewer when `stop` is raised: the state is then that of the last whole step.
+    ///
+    /// Appends one sample to `samples` for every step that is a multiple of the log interval.
+    ///
+    /// # Errors
+    /// [`Error::Run`](crate::Error::Run) when the simulation leaves the numbers, with step and atom.
+    fn advance(&mut self, steps: u64, stop: &AtomicBool, samples: &mut Vec<Sample>) -> Result<()>;
+
+    /// Energies and temperature of the current state.
+    fn sample(&mut self) -> Result<Sample>;
+
+    /// The current state in full.
+    fn frame(&mut self) -> Result<Frame>;
+}

@@ -1,0 +1,145 @@
+//! Radial filters W(d), evaluated directly in float64: the oracle for the tables.
+
+use super::Dense;
+
+/// The filters of all layers: functions of the distance alone.
+///
+/// With φ_k(d) = exp(−γ_k (d − m_k)²) and f_c(d) = ½ (cos(π d / r_c) + 1), zero from r_c on.
+#[derive(Debug, Clone)]
+pub struct RadialFilter {
+    cutoff: f64,
+    /// m_k, Å.
+    centers: Vec<f64>,
+    /// γ_k, Å⁻².
+    gammas: Vec<f64>,
+    maps: Vec<RadialMap>,
+}
+
+/// How one layer turns the radial functions into 3F filters, in thirds: for scalars, directions, vectors.
+#[derive(Debug, Clone)]
+pub struct RadialMap {
+    /// B1, β1 of W = B2 σ(B1 (φ f_c) + β1) + β2; without it W = (A φ + b) f_c.
+    hidden: Option<Columns>,
+    output: Columns,
+}
+
+/// A dense layer with its weights by columns: sums over inputs then run along the outputs, which vector units can do.
+#[derive(Debug, Clone)]
+struct Columns {
+    outputs: usize,
+    /// `[inputs][outputs]`.
+    weight: Vec<f64>,
+    bias: Vec<f64>,
+}
+
+impl Columns {
+    fn new(dense: &Dense) -> Self {
+        let weight = (0..dense.inputs * dense.outputs)
+            .map(|at| dense.weight[at % dense.outputs * dense.inputs + at / dense.outputs])
+            .collect();
+        Columns { outputs: dense.outputs, weight, bias: dense.bias.clone() }
+    }
+
+    /// y = W x + b.
+    fn apply(&self, x: &[f64], y: &mut [f64]) {
+        y.copy_from_slice(&self.bias);
+        self.add(x, y);
+    }
+
+    /// y = W x.
+    fn apply_without_bias(&self, x: &[f64], y: &mut [f64]) {
+        y.fill(0.0);
+        self.add(x, y);
+    }
+
+    fn add(&self, x: &[f64], y: &mut [f64]) {
+        for (column, x) in self.weight.chunks_exact(self.outputs).zip(x) {
+            for (y, w) in y.iter_mut().zip(column) {
+                *y += w * x;
+            }
+        }
+    }
+}
+
+impl RadialMap {
+    /// W = (A φ + b) f_c: zero at the cutoff, with its first derivative.
+    pub(super) fn linear(output: &Dense) -> Self {
+        RadialMap { hidden: None, output: Columns::new(output) }
+    }
+
+    /// W = B2 σ(B1 (φ f_c) + β1) + β2: in general not zero at the cutoff.
+    pub(super) fn with_hidden_layer(hidden: &Dense, output: &Dense) -> Self {
+        RadialMap { hidden: Some(Columns::new(hidden)), output: Columns::new(output) }
+    }
+}
+
+/// σ(x) = x / (1 + e^−x) and its derivative.
+pub(crate) fn silu<T: num_traits::Float>(x: T) -> (T, T) {
+    let s = T::one() / (T::one() + (-x).exp());
+    (x * s, s * (T::one() + x * (T::one() - s)))
+}
+
+impl RadialFilter {
+    pub(super) fn new(cutoff: f64, centers: Vec<f64>, gammas: Vec<f64>, maps: Vec<RadialMap>) -> Self {
+        RadialFilter { cutoff, centers, gammas, maps }
+    }
+
+    /// r_c, Å.
+    pub fn cutoff(&self) -> f64 {
+        self.cutoff
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.maps.len()
+    }
+
+    /// Filters a layer: 3F.
+    pub fn width(&self) -> usize {
+        self.maps[0].output.outputs
+    }
+
+    /// W and dW/dd of one layer at the distance `d` (Å), 3F numbers each.
+    pub fn evaluate(&self, layer: usize, d: f64, w: &mut [f64], dw: &mut [f64]) {
+        let x = std::f64::consts::PI / self.cutoff;
+        let (fc, dfc) = (0.5 * ((x * d).cos() + 1.0), -0.5 * x * (x * d).sin());
+        let (phi, dphi): (Vec<f64>, Vec<f64>) = self
+            .centers
+            .iter()
+            .zip(&self.gammas)
+            .map(|(m, gamma)| {
+                let phi = (-gamma * (d - m).powi(2)).exp();
+                (phi, -2.0 * gamma * (d - m) * phi)
+            })
+            .unzip();
+        let map = &self.maps[layer];
+        match &map.hidden {
+            None => {
+                map.output.apply(&phi, w);
+                map.output.apply_without_bias(&dphi, dw);
+                for (w, dw) in w.iter_mut().zip(dw) {
+                    (*w, *dw) = (*w * fc, *dw * fc + *w * dfc);
+                }
+            }
+            Some(hidden) => {
+                let psi: Vec<f64> = phi.iter().map(|p| p * fc).collect();
+                let dpsi: Vec<f64> = phi.iter().zip(&dphi).map(|(p, dp)| dp * fc + p * dfc).collect();
+                let (mut h, mut dh) = (vec![0.0; hidden.outputs], vec![0.0; hidden.outputs]);
+                hidden.apply(&psi, &mut h);
+                hidden.apply_without_bias(&dpsi, &mut dh);
+                for (h, dh) in h.iter_mut().zip(&mut dh) {
+                    let (value, slope) = silu(*h);
+                    (*h, *dh) = (value, slope * *dh);
+                }
+                map.output.apply(&h, w);
+                map.output.apply_without_bias(&dh, dw);
+            }
+        }
+    }
+
+    /// Number of weights.
+    pub(super) fn parameters(&self) -> usize {
+        let dense = |d: &Columns| d.weight.len() + d.bias.len();
+        self.maps.iter().map(|map| dense(&map.output) + map.hidden.as_ref().map_or(0, dense)).sum()
+    }
+}
