@@ -30,6 +30,12 @@ pub fn mass(atomic_number: u8) -> f64 {
     chemfiles::Atom::new(symbol(atomic_number)).mass()
 }
 
+/// Van der Waals radius in Å, from chemfiles' periodic table; 1.5 where it has none.
+pub fn radius(atomic_number: u8) -> f64 {
+    let radius = chemfiles::Atom::new(symbol(atomic_number)).vdw_radius();
+    if radius > 0.0 { radius } else { 1.5 }
+}
+
 /// Symbols of several atomic numbers for messages: `"H, C, O"`.
 pub fn list(atomic_numbers: &[u8]) -> String {
     atomic_numbers.iter().map(|&z| symbol(z)).collect::<Vec<_>>().join(", ")

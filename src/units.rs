@@ -20,6 +20,8 @@ pub const FORCE_PER_MASS: f64 = 1.0 / MASS_VELOCITY2;
 pub const KCAL_PER_MOL: f64 = 4184.0 / AVOGADRO / ELEMENTARY_CHARGE;
 /// kJ/mol in eV.
 pub const KJ_PER_MOL: f64 = 1000.0 / AVOGADRO / ELEMENTARY_CHARGE;
+/// One ps in fs.
+pub const FS_PER_PS: f64 = 1e3;
 /// Hartree energy in eV.
 pub const HARTREE: f64 = 27.211_386_245_988;
 /// Bohr radius in Å.
