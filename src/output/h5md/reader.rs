@@ -81,7 +81,7 @@ impl H5mdReader {
         self.read(|| Ok(self.file.dataset(&format!("{PARTICLES}/position/step"))?.size()))
     }
 
-    /// Atomic numbers [N].
+    /// Atomic numbers, one an atom.
     ///
     /// # Errors
     /// [`Error::Output`] when the file is damaged.

@@ -18,7 +18,7 @@ pub(super) trait Column {
     fn flush(&mut self) -> hdf5::Result<()>;
 }
 
-/// A dataset [rows][…] in the file and the rows that wait to be written: one HDF5 call for many rows instead of several
+/// A dataset `[rows][…]` in the file and the rows that wait to be written: one HDF5 call for many rows instead of several
 /// for each.
 pub(super) struct Series<T> {
     dataset: Dataset,
@@ -103,7 +103,7 @@ impl<T: H5Type + Copy> Column for Series<T> {
     }
 }
 
-/// A series of vectors, [rows][N][3], in either precision.
+/// A series of vectors, `[rows][N][3]`, in either precision.
 pub(super) enum Vectors {
     Single(Series<f32>),
     Double(Series<f64>),
