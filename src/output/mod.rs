@@ -1,6 +1,7 @@
 //! Everything a run leaves behind. Outputs see only [`Frame`]s and [`Sample`]s, never a backend.
 
 pub mod h5md;
+pub mod progress;
 
 use crate::system::System;
 use nalgebra::Vector3;

@@ -1,6 +1,7 @@
 //! The CPU backend: rayon over blocks of atoms, generic over the precision of the network.
 
 mod dense;
+mod engine;
 
 mod geometry;
 mod message;
@@ -8,6 +9,7 @@ mod network;
 mod real;
 mod update;
 
+pub use engine::CpuBackend;
 pub use network::{Filters, NetworkPotential};
 pub use real::Real;
 

@@ -1,0 +1,5 @@
+//! What a run was worth.
+
+mod drift;
+
+pub use drift::{Conservation, Drift, Limits, Verdict};

@@ -1,0 +1,149 @@
+//! The loop on the CPU: integrator, forces, samples.
+
+use super::Potential;
+use crate::backend::{Backend, Evaluation};
+use crate::elements;
+use crate::error::{Error, Result};
+use crate::integrate::VelocityVerlet;
+use crate::output::{Frame, Sample};
+use crate::system::{System, degrees_of_freedom, kinetic_energy, temperature};
+use nalgebra::Vector3;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A system moving under a [`Potential`].
+pub struct CpuBackend<P> {
+    potential: P,
+    system: System,
+    velocities: Vec<Vector3<f64>>,
+    integrator: VelocityVerlet,
+    evaluation: Evaluation,
+    degrees_of_freedom: usize,
+    log_interval: u64,
+    step: u64,
+    description: String,
+}
+
+impl<P: Potential> CpuBackend<P> {
+    /// Starts at step 0 with the system's velocities (at rest without any) and computes the first forces.
+    ///
+    /// `timestep` in fs; a sample is taken at every multiple of `log_interval` steps; `centre_of_mass_removed` says
+    /// how many degrees of freedom share the kinetic energy.
+    ///
+    /// # Errors
+    /// What the first evaluation of the potential refuses.
+    pub fn new(
+        potential: P,
+        system: System,
+        timestep: f64,
+        log_interval: u64,
+        centre_of_mass_removed: bool,
+        description: String,
+    ) -> Result<Self> {
+        let mut backend = CpuBackend {
+            potential,
+            velocities: system.velocities.clone().unwrap_or_else(|| vec![Vector3::zeros(); system.len()]),
+            integrator: VelocityVerlet::new(timestep, &system.masses),
+            evaluation: Evaluation::default(),
+            degrees_of_freedom: degrees_of_freedom(system.len(), centre_of_mass_removed),
+            log_interval: log_interval.max(1),
+            step: 0,
+            description,
+            system,
+        };
+        backend.evaluate()?;
+        Ok(backend)
+    }
+
+    /// Energy, forces and strain derivative of the current positions.
+    pub fn evaluation(&self) -> &Evaluation {
+        &self.evaluation
+    }
+
+    /// The potential itself.
+    pub fn potential(&self) -> &P {
+        &self.potential
+    }
+
+    /// Turns time round: every velocity changes its sign.
+    pub fn reverse(&mut self) {
+        for v in &mut self.velocities {
+            *v = -*v;
+        }
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        self.potential
+            .evaluate(&self.system.positions, &self.system.cell, &mut self.evaluation)
+            .map_err(|error| Error::Run(format!("step {}: {error}", self.step)))?;
+        if self.evaluation.energy.is_finite() {
+            return Ok(());
+        }
+        let atom = self.evaluation.forces.iter().position(|f| !f.iter().all(|x| x.is_finite())).unwrap_or(0);
+        Err(Error::Run(format!(
+            "the simulation exploded at step {}: the energy is {}, first seen at atom {} ({}); use a shorter time step \
+             or a better starting structure",
+            self.step,
+            self.evaluation.energy,
+            atom + 1,
+            elements::symbol(self.system.atomic_numbers[atom])
+        )))
+    }
+
+    fn take_step(&mut self) -> Result<()> {
+        self.integrator.kick(&mut self.velocities, &self.evaluation.forces);
+        self.integrator.drift(&mut self.system.positions, &self.velocities);
+        self.step += 1;
+        self.evaluate()?;
+        self.integrator.kick(&mut self.velocities, &self.evaluation.forces);
+        Ok(())
+    }
+
+    fn current_sample(&self) -> Sample {
+        let kinetic = kinetic_energy(&self.system.masses, &self.velocities);
+        Sample {
+            step: self.step,
+            time: self.step as f64 * self.integrator.timestep(),
+            kinetic,
+            potential: self.evaluation.energy,
+            conserved: kinetic + self.evaluation.energy,
+            temperature: temperature(kinetic, self.degrees_of_freedom),
+            list_rebuilds: self.potential.list_rebuilds(),
+        }
+    }
+}
+
+impl<P: Potential> Backend for CpuBackend<P> {
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn advance(&mut self, steps: u64, stop: &AtomicBool, samples: &mut Vec<Sample>) -> Result<()> {
+        for _ in 0..steps {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            self.take_step()?;
+            if self.step.is_multiple_of(self.log_interval) {
+                samples.push(self.current_sample());
+            }
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Result<Sample> {
+        Ok(self.current_sample())
+    }
+
+    fn frame(&mut self) -> Result<Frame> {
+        Ok(Frame {
+            sample: self.current_sample(),
+            positions: self.system.positions.clone(),
+            velocities: self.velocities.clone(),
+            forces: self.evaluation.forces.clone(),
+        })
+    }
+}

@@ -1,0 +1,27 @@
+//! `verlet check`: everything but moving atoms.
+
+use super::InputArguments;
+use crate::error::Result;
+use crate::setup;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    input: InputArguments,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let config = arguments.input.load()?;
+    let mut prepared = setup::prepare(&config)?;
+    super::warn_of_defects(&prepared.model);
+    println!("{}", super::describe(&config, &prepared));
+    println!("output   {} (nothing written)", config.output.directory.display());
+    super::run::check_free(&config.output.directory)?;
+    let frame = prepared.backend.frame()?;
+    let largest = frame.forces.iter().map(|force| force.norm()).fold(0.0, f64::max);
+    println!(
+        "energy   {:.6} eV, largest force {largest:.4} eV/Å, temperature {:.1} K",
+        frame.sample.potential, frame.sample.temperature
+    );
+    Ok(())
+}

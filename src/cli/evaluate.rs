@@ -1,0 +1,122 @@
+//! `verlet evaluate`: energies and their derivatives for structures of any format.
+
+use crate::backend::Evaluation;
+use crate::backend::cpu::{Filters, NetworkPotential, Potential};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::system::extxyz::{Column, Frame, Writer};
+use crate::system::structure;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+/// Frame-wide values that another program computed and that would be wrong beside ours.
+const STALE: [&str; 5] = ["stress", "virial", "virials", "free_energy", "energies"];
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The force field, a safetensors file
+    #[arg(long)]
+    model: PathBuf,
+    /// Structure files, with any number of frames each
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Extended XYZ file to write; without it, or with -, standard output
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu"], default_value = "auto")]
+    backend: String,
+    /// Arithmetic of the network: f32 with tabulated filters as in a run, or f64 with exact ones as a reference
+    #[arg(long, value_parser = ["f32", "f64"], default_value = "f32")]
+    precision: String,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let model = Model::load(&arguments.model)?;
+    super::warn_of_defects(&model);
+    let mut engine = Engine { model, double: arguments.precision == "f64", prepared: None };
+    match arguments.output.as_deref().filter(|path| path.as_os_str() != "-") {
+        None => {
+            let mut writer = Writer::new(std::io::BufWriter::new(std::io::stdout().lock()), "standard output");
+            evaluate(arguments, &mut engine, |frame| writer.write(frame))?;
+            writer.finish().map(drop)
+        }
+        Some(path) => {
+            if path.exists() {
+                return Err(Error::Output(format!(
+                    "{} exists already; remove it or choose another name",
+                    path.display()
+                )));
+            }
+            let mut writer = Writer::create(path)?;
+            evaluate(arguments, &mut engine, |frame| writer.write(frame))?;
+            writer.finish().map(drop)
+        }
+    }
+}
+
+fn evaluate(arguments: &Arguments, engine: &mut Engine, mut write: impl FnMut(&Frame) -> Result<()>) -> Result<()> {
+    let spinner = progress();
+    for path in &arguments.files {
+        for (number, frame) in structure::read_frames(path)?.enumerate() {
+            let mut frame = frame?;
+            engine
+                .fill(&mut frame)
+                .map_err(|error| Error::Structure(format!("{}, frame {}: {error}", path.display(), number + 1)))?;
+            write(&frame)?;
+            spinner.inc(1);
+        }
+    }
+    spinner.finish_and_clear();
+    Ok(())
+}
+
+/// How many frames are there is known only at the end of a stream, so there is a count and a rate but no end.
+fn progress() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {pos} frames, {per_sec}").expect("the template is well-formed");
+    ProgressBar::new_spinner().with_style(style)
+}
+
+/// A model, prepared for the elements of the last frame: trajectories have the same atoms in every frame.
+struct Engine {
+    model: Model,
+    double: bool,
+    prepared: Option<(Vec<u8>, Box<dyn Potential>)>,
+}
+
+impl Engine {
+    fn potential(&mut self, atomic_numbers: &[u8]) -> Result<&mut dyn Potential> {
+        let known = self.prepared.as_ref().is_some_and(|(numbers, _)| numbers == atomic_numbers);
+        if !known {
+            let model = &self.model;
+            let potential: Box<dyn Potential> = if self.double {
+                Box::new(NetworkPotential::<f64>::new(model, atomic_numbers, 0.0, Filters::Direct)?)
+            } else {
+                Box::new(NetworkPotential::<f32>::new(model, atomic_numbers, 0.0, Filters::Table)?)
+            };
+            self.prepared = Some((atomic_numbers.to_vec(), potential));
+        }
+        let (_, potential) = self.prepared.as_mut().expect("set above");
+        Ok(potential.as_mut())
+    }
+
+    /// Adds energy, forces, energies by atom and, for a periodic frame, the stress.
+    fn fill(&mut self, frame: &mut Frame) -> Result<()> {
+        let system = &frame.system;
+        let mut out = Evaluation::default();
+        self.potential(&system.atomic_numbers)?.evaluate(&system.positions, &system.cell, &mut out)?;
+        frame.info.retain(|(key, _)| !STALE.contains(&key.as_str()));
+        let stress = frame.system.cell.is_periodic().then(|| out.strain_derivative / frame.system.cell.volume());
+        frame.set_info("energy", out.energy);
+        if let Some(stress) = stress {
+            frame.set_info("stress", stress);
+        }
+        frame.set_column(Column::vectors("forces", &out.forces));
+        frame.set_column(Column::scalars("energies", out.atom_energies));
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! The commands of the program, a file each.
+
+mod check;
+mod evaluate;
+mod info;
+mod run;
+
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::setup::Prepared;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Molecular dynamics under learned force fields.
+#[derive(Parser)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the molecular dynamics that an input file describes
+    Run(run::Arguments),
+    /// Read an input, load everything, compute one energy, say what would run; write nothing
+    Check(check::Arguments),
+    /// Energies, forces and stresses of structures, as extended XYZ
+    Evaluate(evaluate::Arguments),
+    /// What a model file is, or the keys of an input file
+    Info(info::Arguments),
+}
+
+/// What `run` and `check` understand in the same way.
+#[derive(clap::Args)]
+struct InputArguments {
+    /// The input file (TOML)
+    input: PathBuf,
+    /// Where to compute, instead of the input's choice
+    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu"])]
+    backend: Option<String>,
+    /// The run's folder, instead of the input's choice
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Number of steps, instead of the input's choice
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Change any key of the input, for example --set dynamics.timestep=1fs
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl InputArguments {
+    /// The input with the command line's changes, and the threads it asks for.
+    fn load(&self) -> Result<RunConfig> {
+        let mut overrides = self.set.clone();
+        overrides.extend(self.backend.iter().map(|device| format!("backend.device={device}")));
+        overrides.extend(self.steps.iter().map(|steps| format!("dynamics.steps={steps}")));
+        let mut config = RunConfig::load(&self.input, &overrides)?;
+        if let Some(directory) = &self.output {
+            config.output.directory.clone_from(directory);
+        }
+        if let Some(threads) = config.backend.threads {
+            set_threads(threads)?;
+        }
+        Ok(config)
+    }
+}
+
+/// Runs the program; the error chain is printed here and nowhere else.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Info(arguments) => info::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn set_threads(threads: usize) -> Result<()> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .map_err(|error| Error::Input(format!("{threads} threads cannot be started: {error}")))
+}
+
+/// Says once what a user must know of a model.
+fn warn_of_defects(model: &Model) {
+    if let Some(defects) = model.defects() {
+        eprintln!("warning: {}: {defects}", model.name);
+    }
+}
+
+/// Tells what is about to run.
+fn describe(config: &RunConfig, prepared: &Prepared) -> String {
+    let system = &prepared.info.system;
+    let cell = if system.cell.is_periodic() {
+        let directions: String =
+            ["a", "b", "c"].iter().zip(system.cell.periodic()).filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+        format!("periodic along {directions}, {:.1} Å³", system.cell.volume())
+    } else {
+        "not periodic".into()
+    };
+    let dynamics = &config.dynamics;
+    let time = dynamics.steps as f64 * dynamics.timestep * 1e-3;
+    format!(
+        "system   {}, {} atoms, {cell}\nmodel    {}\nbackend  {}\nrun      {} steps of {} fs = {} ps, constant energy \
+         (NVE), {} degrees of freedom",
+        system.formula(),
+        system.len(),
+        info::one_line(&prepared.model),
+        prepared.info.backend,
+        dynamics.steps,
+        dynamics.timestep,
+        // Binary fractions of a time step must not show.
+        (time * 1e9).round() / 1e9,
+        prepared.degrees_of_freedom,
+    )
+}

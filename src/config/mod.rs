@@ -1,0 +1,422 @@
+//! The input file: TOML in, typed and checked values out. Nothing behind this module reads TOML.
+
+mod keys;
+mod node;
+mod reader;
+
+pub use keys::{KEYS, Key, Kind, Sign};
+
+use crate::analysis::Limits;
+use crate::elements;
+use crate::error::{Error, Result};
+use crate::system::Cell;
+use crate::units::Dimension;
+use nalgebra::Matrix3;
+use node::Value;
+use reader::Reader;
+use std::path::{Path, PathBuf};
+
+/// A run as the input describes it. Quantities are in the program's units (Å, fs, u, eV, K).
+#[derive(Debug, Clone)]
+pub struct RunConfig {
+    /// The input file.
+    pub file: PathBuf,
+    /// Its text, with the command line's overrides as comments at the end.
+    pub text: String,
+    /// Free text.
+    pub title: String,
+    /// Who runs it.
+    pub author: String,
+    /// What moves.
+    pub system: SystemConfig,
+    /// The model file.
+    pub model: PathBuf,
+    /// How it moves.
+    pub dynamics: DynamicsConfig,
+    /// Å.
+    pub skin: f64,
+    /// What computes.
+    pub backend: BackendConfig,
+    /// What is written.
+    pub output: OutputConfig,
+    /// What passes.
+    pub limits: Limits,
+}
+
+/// Where the system comes from and what is changed about it.
+#[derive(Debug, Clone)]
+pub struct SystemConfig {
+    /// The structure file.
+    pub structure: PathBuf,
+    /// Its frame, counted from 0.
+    pub frame: usize,
+    /// A cell that replaces the file's: edge vectors as rows, Å.
+    pub cell: Option<CellConfig>,
+    /// Periodic directions that replace the file's.
+    pub periodic: Option<[bool; 3]>,
+    /// Copies along each edge.
+    pub replicate: [usize; 3],
+    /// Masses to override, u, each with the beginning of a complaint about it.
+    pub masses: Vec<MassOverride>,
+    /// Hydrogen-mass repartitioning: the mass of every hydrogen, u.
+    pub hydrogen_mass: Option<f64>,
+}
+
+/// A cell as the input gives it.
+#[derive(Debug, Clone, Copy)]
+pub enum CellConfig {
+    /// Lengths (Å) and angles (degrees).
+    Parameters([f64; 3], [f64; 3]),
+    /// Edge vectors as rows, Å.
+    Vectors(Matrix3<f64>),
+}
+
+impl CellConfig {
+    /// The cell, periodic along the given edges.
+    ///
+    /// # Errors
+    /// As [`Cell::new`].
+    pub fn build(&self, periodic: [bool; 3]) -> Result<Cell> {
+        match self {
+            CellConfig::Parameters(lengths, angles) => Cell::from_parameters(*lengths, *angles, periodic),
+            CellConfig::Vectors(vectors) => Cell::new(*vectors, periodic),
+        }
+    }
+}
+
+/// A mass that replaces the standard atomic weight.
+#[derive(Debug, Clone)]
+pub struct MassOverride {
+    /// Whose.
+    pub target: MassTarget,
+    /// u.
+    pub mass: f64,
+    /// Where the input says so, for messages.
+    pub place: String,
+}
+
+/// Which atoms a mass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MassTarget {
+    /// All atoms of an element.
+    Element(u8),
+    /// One atom of the structure file, counted from 0, and its copies.
+    Atom(usize),
+}
+
+/// Where velocities come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum InitialVelocities {
+    /// Drawn at this temperature, K.
+    MaxwellBoltzmann(f64),
+    /// From the structure file.
+    File,
+    /// At rest.
+    Zero,
+}
+
+/// How the system moves.
+#[derive(Debug, Clone)]
+pub struct DynamicsConfig {
+    /// fs.
+    pub timestep: f64,
+    /// Number of steps.
+    pub steps: u64,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// Where velocities come from.
+    pub velocities: InitialVelocities,
+    /// Whether the centre of mass is brought to rest at the start.
+    pub remove_centre_of_mass: bool,
+}
+
+/// Which backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The best there is.
+    Auto,
+    /// The CPU.
+    Cpu,
+}
+
+/// Precision of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Single.
+    F32,
+    /// Double.
+    F64,
+}
+
+/// What computes.
+#[derive(Debug, Clone)]
+pub struct BackendConfig {
+    /// Where.
+    pub device: Device,
+    /// In what precision.
+    pub precision: Precision,
+    /// With filters evaluated directly instead of from a table.
+    pub direct_filters: bool,
+    /// Threads of the CPU backend; `None` for all cores.
+    pub threads: Option<usize>,
+}
+
+/// What is written.
+#[derive(Debug, Clone)]
+pub struct OutputConfig {
+    /// The run's folder.
+    pub directory: PathBuf,
+    /// Steps between frames.
+    pub trajectory_interval: u64,
+    /// Steps between rows of the energy log.
+    pub energy_interval: u64,
+    /// Velocities in the trajectory.
+    pub velocities: bool,
+    /// Forces in the trajectory.
+    pub forces: bool,
+    /// Trajectory in double precision.
+    pub double: bool,
+    /// Atoms moved into the cell.
+    pub wrap: bool,
+}
+
+impl RunConfig {
+    /// Reads and checks an input file. `overrides` are `section.key=value` from the command line and win.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with file, line, key, the value found and what would be accepted.
+    pub fn load(file: &Path, overrides: &[String]) -> Result<Self> {
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Error::Input(format!("the input file {name} cannot be read: {error}")))?;
+        Self::parse(file, &text, overrides)
+    }
+
+    /// As [`load`](Self::load), from text; `file` is for messages and for relative paths.
+    pub fn parse(file: &Path, text: &str, overrides: &[String]) -> Result<Self> {
+        let mut root = node::parse(&file.display().to_string(), text)?;
+        let mut recorded = text.to_string();
+        for text in overrides {
+            let over = node::parse_override(text)?;
+            // Steps and duration exclude each other: the command line's takes the place of the file's.
+            for (given, other) in [("steps", "duration"), ("duration", "steps")] {
+                if over.has(&["dynamics", given]) {
+                    root.remove(&["dynamics", other]);
+                }
+            }
+            node::merge(&mut root, over);
+            recorded.push_str(&format!("# --set {text}\n"));
+        }
+        let base = file.parent().unwrap_or(Path::new("."));
+        let reader = Reader::new(root)?;
+        let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+        let dynamics = dynamics(&reader)?;
+        let text = |section: &str, name: &str| Ok::<_, Error>(reader.text(section, name)?.map(|found| found.value));
+        Ok(RunConfig {
+            file: file.to_path_buf(),
+            text: recorded,
+            title: text("", "title")?.unwrap_or_default(),
+            author: text("", "author")?.or_else(|| std::env::var("USER").ok()).unwrap_or_default(),
+            system: system(&reader, base)?,
+            model: reader.path("model", "file", base)?.ok_or_else(|| reader.missing("model", "file"))?,
+            dynamics,
+            skin: reader.quantity("neighbors", "skin")?.map_or(1.0, |found| found.value),
+            backend: backend(&reader)?,
+            output: output(&reader, &stem)?,
+            limits: Limits {
+                drift: reader.quantity("verdict", "max_drift")?.map_or(1.0, |found| found.value),
+                excursion: reader.quantity("verdict", "max_excursion")?.map_or(0.01, |found| found.value),
+            },
+        })
+    }
+}
+
+fn system(reader: &Reader, base: &Path) -> Result<SystemConfig> {
+    let structure = reader.path("system", "structure", base)?.ok_or_else(|| reader.missing("system", "structure"))?;
+    let cell = reader.numbers("system", "cell", &[3, 6, 9])?;
+    let cell = match cell {
+        None => None,
+        Some(found) => {
+            let v = &found.value;
+            let three = |at: usize| [v[at], v[at + 1], v[at + 2]];
+            let cell = match v.len() {
+                3 => CellConfig::Parameters(three(0), [90.0; 3]),
+                6 => CellConfig::Parameters(three(0), three(3)),
+                _ => CellConfig::Vectors(Matrix3::from_row_slice(v)),
+            };
+            // Fails here, where the line is known, if it can never be a cell.
+            cell.build([true; 3]).map_err(|error| found.error(format!("is not a cell: {error}")))?;
+            Some(cell)
+        }
+    };
+    let boolean = |value: &Value| match value {
+        Value::Boolean(value) => Some(*value),
+        _ => None,
+    };
+    let count = |value: &Value| match value {
+        Value::Integer(value) => usize::try_from(*value).ok().filter(|n| (1..=10_000).contains(n)),
+        _ => None,
+    };
+    let mut masses = Vec::new();
+    for (name, found) in reader.map("system", "masses", Dimension::Mass)? {
+        let target = match (name.parse::<usize>(), elements::atomic_number(&name)) {
+            (Ok(atom), _) if atom > 0 => MassTarget::Atom(atom - 1),
+            (_, Some(z)) => MassTarget::Element(z),
+            _ => {
+                return Err(found.error(
+                    "names neither an element nor an atom; use a symbol such as H, or an atom's number, from 1",
+                ));
+            }
+        };
+        masses.push(MassOverride { target, mass: found.value, place: found.what });
+    }
+    // Elements first: an atom's own mass is the more particular.
+    masses.sort_by_key(|m| matches!(m.target, MassTarget::Atom(_)));
+    Ok(SystemConfig {
+        structure,
+        frame: reader.integer("system", "frame")?.map_or(0, |found| found.value as usize - 1),
+        cell,
+        periodic: reader.triple("system", "pbc", boolean)?.map(|found| found.value),
+        replicate: reader.triple("system", "replicate", count)?.map_or([1; 3], |found| found.value),
+        masses,
+        hydrogen_mass: reader.quantity("system", "hydrogen_mass")?.map(|found| found.value),
+    })
+}
+
+fn dynamics(reader: &Reader) -> Result<DynamicsConfig> {
+    // Only one choice so far; reading it refuses every other.
+    reader.text("dynamics", "ensemble")?;
+    let timestep = reader.quantity("dynamics", "timestep")?.map_or(0.5, |found| found.value);
+    let steps = match (reader.integer("dynamics", "steps")?, reader.quantity("dynamics", "duration")?) {
+        (Some(steps), None) => steps.value,
+        (None, Some(duration)) => {
+            let steps = (duration.value / timestep).round();
+            if steps > 1e18 {
+                return Err(duration.error(format!("is {steps:.1e} steps of {timestep} fs, more than can be counted")));
+            }
+            steps as u64
+        }
+        (None, None) => return Err(reader.missing("dynamics", "steps")),
+        (Some(_), Some(duration)) => {
+            return Err(duration.error("says how long to run, and so does dynamics.steps; keep one of them"));
+        }
+    };
+    let temperature = reader.quantity("dynamics", "temperature")?;
+    let velocities = match reader.text("dynamics", "velocities")?.as_ref().map(|found| found.value.as_str()) {
+        None | Some("maxwell-boltzmann") => InitialVelocities::MaxwellBoltzmann(
+            temperature.ok_or_else(|| reader.missing("dynamics", "temperature"))?.value,
+        ),
+        Some("file") => InitialVelocities::File,
+        Some(_) => InitialVelocities::Zero,
+    };
+    Ok(DynamicsConfig {
+        timestep,
+        steps,
+        seed: reader.integer("dynamics", "seed")?.map_or(0, |found| found.value),
+        velocities,
+        remove_centre_of_mass: reader.boolean("dynamics", "remove_com")?.unwrap_or(true),
+    })
+}
+
+fn backend(reader: &Reader) -> Result<BackendConfig> {
+    let word = |name: &str| Ok::<_, Error>(reader.text("backend", name)?.map(|found| found.value));
+    Ok(BackendConfig {
+        device: match word("device")?.as_deref() {
+            Some("cpu") => Device::Cpu,
+            _ => Device::Auto,
+        },
+        precision: match word("precision")?.as_deref() {
+            Some("f64") => Precision::F64,
+            _ => Precision::F32,
+        },
+        direct_filters: word("filters")?.as_deref() == Some("direct"),
+        threads: reader.integer("backend", "threads")?.map(|found| found.value as usize),
+    })
+}
+
+fn output(reader: &Reader, stem: &str) -> Result<OutputConfig> {
+    let trajectory = "output.trajectory";
+    let interval = |section: &str| Ok::<_, Error>(reader.integer(section, "interval")?.map_or(10, |found| found.value));
+    Ok(OutputConfig {
+        directory: reader.path("output", "directory", Path::new(""))?.unwrap_or_else(|| Path::new("runs").join(stem)),
+        trajectory_interval: interval(trajectory)?,
+        energy_interval: interval("output.energy")?,
+        velocities: reader.boolean(trajectory, "velocities")?.unwrap_or(true),
+        forces: reader.boolean(trajectory, "forces")?.unwrap_or(false),
+        double: reader.text(trajectory, "precision")?.is_some_and(|found| found.value == "f64"),
+        wrap: reader.boolean(trajectory, "wrap")?.unwrap_or(false),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[system]\nstructure = \"a.xyz\"\n[model]\nfile = \"m.safetensors\"\n[dynamics]\nsteps = 10\n\
+                           temperature = 300\n";
+
+    fn parse(text: &str) -> Result<RunConfig> {
+        RunConfig::parse(Path::new("in/a.toml"), text, &[])
+    }
+
+    #[test]
+    fn a_minimal_input_gets_the_documented_defaults() {
+        let config = parse(MINIMAL).unwrap();
+        assert_eq!(config.system.structure, Path::new("in/a.xyz"));
+        assert_eq!(config.output.directory, Path::new("runs/a"));
+        assert_eq!(config.dynamics.timestep, 0.5);
+        assert_eq!(config.dynamics.velocities, InitialVelocities::MaxwellBoltzmann(300.0));
+        assert!(config.dynamics.remove_centre_of_mass && config.output.velocities && !config.output.forces);
+        assert_eq!((config.skin, config.output.trajectory_interval), (1.0, 10));
+    }
+
+    #[test]
+    fn steps_and_duration_exclude_each_other() {
+        let with = |more: &str| parse(&MINIMAL.replace("steps = 10\n", more));
+        assert_eq!(with("duration = \"1 ps\"\ntimestep = 0.25\n").unwrap().dynamics.steps, 4000);
+        assert_eq!(
+            with("steps = 10\nduration = \"1 ps\"\n").unwrap_err().to_string(),
+            "in/a.toml:7: dynamics.duration = \"1 ps\" says how long to run, and so does dynamics.steps; keep one of them"
+        );
+        assert_eq!(
+            with("").unwrap_err().to_string(),
+            "in/a.toml:5: dynamics.steps is missing; give a whole number from 0 on"
+        );
+    }
+
+    #[test]
+    fn the_command_line_replaces_steps_and_duration() {
+        let file = Path::new("a.toml");
+        let text = MINIMAL.replace("steps = 10", "duration = \"1 ps\"");
+        let config = RunConfig::parse(file, &text, &["dynamics.steps=7".into()]).unwrap();
+        assert_eq!(config.dynamics.steps, 7);
+        assert!(config.text.ends_with("# --set dynamics.steps=7\n"));
+        let config = RunConfig::parse(file, MINIMAL, &["dynamics.duration=5fs".into()]).unwrap();
+        assert_eq!(config.dynamics.steps, 10);
+    }
+
+    #[test]
+    fn cells_in_three_forms() {
+        let with = |cell: &str| {
+            let text = MINIMAL.replace("[model]", &format!("cell = {cell}\n[model]"));
+            parse(&text).map(|config| config.system.cell.unwrap().build([true; 3]).unwrap())
+        };
+        assert!((with("[2, 3, 4]").unwrap().volume() - 24.0).abs() < 1e-12);
+        assert!((with("[2.0, 3, 4, 90, 90, 90]").unwrap().volume() - 24.0).abs() < 1e-12);
+        assert!((with("[[2, 0, 0], [1, 3, 0], [0, 0, 4]]").unwrap().volume() - 24.0).abs() < 1e-12);
+        for bad in ["[2, 3]", "[[1, 0, 0], [0, 1, 0]]", "[2, 3, \"4\"]", "3", "[2, 3, 0]", "[[1,0,0],[0,1,0],[1,1,0]]"]
+        {
+            assert!(with(bad).unwrap_err().to_string().starts_with("in/a.toml:3: system.cell = "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn masses_by_element_and_by_atom() {
+        let text = format!("{MINIMAL}[system.masses]\n3 = 2.5\nH = \"2.014 u\"\n");
+        let masses = parse(&text).unwrap().system.masses;
+        assert_eq!(masses[0].target, MassTarget::Element(1));
+        assert_eq!((masses[1].target, masses[1].mass), (MassTarget::Atom(2), 2.5));
+        let text = format!("{MINIMAL}[system.masses]\nQq = 2.5\n");
+        assert!(parse(&text).unwrap_err().to_string().starts_with("in/a.toml:9: system.masses.Qq = 2.5 names neither"));
+    }
+}

@@ -1,0 +1,205 @@
+//! From an input to a system that is ready to move. `run` and `check` both come through here.
+
+use crate::backend::Backend;
+use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
+use crate::config::{InitialVelocities, MassTarget, Precision, RunConfig};
+use crate::elements;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::neighbors::NeighborList;
+use crate::output::RunInfo;
+use crate::system::{System, degrees_of_freedom, structure, velocities};
+
+/// Å: an atom within this distance of a hydrogen can be what it is bound to.
+const LONGEST_HYDROGEN_BOND: f64 = 1.6;
+/// Å: atoms closer than this are a mistake in the structure, whatever the elements.
+const CLOSEST_CONTACT: f64 = 0.3;
+
+/// A run that is ready to begin: everything is loaded, checked, and the first forces are known.
+pub struct Prepared {
+    /// Owns the state.
+    pub backend: Box<dyn Backend>,
+    /// What outputs record.
+    pub info: RunInfo,
+    /// The force field.
+    pub model: Model,
+    /// Degrees of freedom that share the kinetic energy.
+    pub degrees_of_freedom: usize,
+}
+
+/// Loads what the input names and computes the first energy and forces.
+///
+/// # Errors
+/// Every mistake in the input, the structure or the model, in the order in which they are found.
+pub fn prepare(config: &RunConfig) -> Result<Prepared> {
+    let model = Model::load(&config.model)?;
+    let mut system = system(config)?;
+    model.check_elements(&system.atomic_numbers)?;
+    check_contacts(&system)?;
+    let dynamics = &config.dynamics;
+    set_velocities(config, &mut system)?;
+    let backend = match config.backend.precision {
+        Precision::F32 => cpu::<f32>(config, &model, &system)?,
+        Precision::F64 => cpu::<f64>(config, &model, &system)?,
+    };
+    Ok(Prepared {
+        info: RunInfo {
+            title: config.title.clone(),
+            author: config.author.clone(),
+            input: config.text.clone(),
+            model: model.name.clone(),
+            model_hash: model.hash.clone(),
+            seed: dynamics.seed,
+            backend: backend.describe(),
+            system: system.clone(),
+        },
+        degrees_of_freedom: degrees_of_freedom(system.len(), dynamics.remove_centre_of_mass),
+        backend,
+        model,
+    })
+}
+
+/// The CPU backend; `Device::Auto` has no other choice yet.
+fn cpu<T: Real>(config: &RunConfig, model: &Model, system: &System) -> Result<Box<dyn Backend>> {
+    let filters = if config.backend.direct_filters { Filters::Direct } else { Filters::Table };
+    let potential = NetworkPotential::<T>::new(model, &system.atomic_numbers, config.skin, filters)?;
+    let threads = rayon::current_num_threads();
+    let description =
+        format!("CPU, {threads} {}, network in {}", if threads == 1 { "thread" } else { "threads" }, T::NAME);
+    Ok(Box::new(CpuBackend::new(
+        potential,
+        system.clone(),
+        config.dynamics.timestep,
+        config.output.energy_interval,
+        config.dynamics.remove_centre_of_mass,
+        description,
+    )?))
+}
+
+/// The structure with everything that the input changes about it.
+fn system(config: &RunConfig) -> Result<System> {
+    let wanted = &config.system;
+    let mut system = structure::read_structure(&wanted.structure, wanted.frame)?;
+    let file = wanted.structure.display();
+    let in_file = |error: Error| Error::Structure(format!("{file}: {error}"));
+    match (&wanted.cell, wanted.periodic) {
+        (Some(cell), periodic) => system.cell = cell.build(periodic.unwrap_or([true; 3]))?,
+        (None, Some(periodic)) => {
+            if periodic.contains(&true) && !system.cell.is_periodic() && system.cell == crate::system::Cell::open() {
+                return Err(Error::Structure(format!(
+                    "{file} has no cell, so system.pbc has nothing to repeat; give system.cell"
+                )));
+            }
+            system.cell = crate::system::Cell::new(*system.cell.vectors(), periodic).map_err(in_file)?;
+        }
+        (None, None) => {}
+    }
+    if system.cell.is_left_handed() {
+        return Err(Error::Structure(format!(
+            "{file}: the cell's edges form a left-handed system, which trajectory formats cannot hold; exchange two of \
+             them"
+        )));
+    }
+    for change in &wanted.masses {
+        let mut found = false;
+        for atom in 0..system.len() {
+            if change.target == MassTarget::Atom(atom)
+                || change.target == MassTarget::Element(system.atomic_numbers[atom])
+            {
+                system.masses[atom] = change.mass;
+                found = true;
+            }
+        }
+        if !found {
+            return Err(Error::Input(format!(
+                "{} is for nothing in {file}, which is {}",
+                change.place,
+                system.formula()
+            )));
+        }
+    }
+    if let Some(mass) = wanted.hydrogen_mass {
+        repartition(&mut system, mass)?;
+    }
+    system.replicated(wanted.replicate).map_err(in_file)
+}
+
+/// Gives every hydrogen the mass `mass` and takes the difference from the heavy atom nearest to it (Feenstra, Hess &
+/// Berendsen, J. Comput. Chem. 20, 786, 1999).
+fn repartition(system: &mut System, mass: f64) -> Result<()> {
+    let list = NeighborList::build(&system.positions, &system.cell, LONGEST_HYDROGEN_BOND)?;
+    for atom in 0..system.len() {
+        if system.atomic_numbers[atom] != 1 {
+            continue;
+        }
+        let heavy = list
+            .row(atom)
+            .filter(|&p| system.atomic_numbers[list.neighbors[p] as usize] != 1)
+            .map(|p| {
+                let neighbor = list.neighbors[p] as usize;
+                let vector =
+                    system.positions[neighbor] - system.positions[atom] + system.cell.translation(list.shifts[p]);
+                (vector.norm(), neighbor)
+            })
+            .min_by(|a, b| a.0.total_cmp(&b.0));
+        let Some((_, heavy)) = heavy else {
+            return Err(Error::Structure(format!(
+                "system.hydrogen_mass: atom {} (H) has no heavy atom within {LONGEST_HYDROGEN_BOND} Å to take mass from",
+                atom + 1
+            )));
+        };
+        system.masses[heavy] -= mass - system.masses[atom];
+        system.masses[atom] = mass;
+    }
+    match system.masses.iter().position(|&m| m <= 0.0) {
+        None => Ok(()),
+        Some(atom) => Err(Error::Structure(format!(
+            "system.hydrogen_mass = {mass} u leaves atom {} ({}) with {:.3} u; use a smaller mass",
+            atom + 1,
+            elements::symbol(system.atomic_numbers[atom]),
+            system.masses[atom]
+        ))),
+    }
+}
+
+/// Refuses atoms on top of each other: the usual sign of a wrong cell or of doubled atoms.
+fn check_contacts(system: &System) -> Result<()> {
+    let list = NeighborList::build(&system.positions, &system.cell, CLOSEST_CONTACT)?;
+    let Some(centre) = (0..system.len()).find(|&atom| !list.row(atom).is_empty()) else { return Ok(()) };
+    let pair = list.offsets[centre];
+    let neighbor = list.neighbors[pair] as usize;
+    let vector = system.positions[neighbor] - system.positions[centre] + system.cell.translation(list.shifts[pair]);
+    let image = if list.shifts[pair] == [0; 3] { "" } else { " (a periodic image)" };
+    Err(Error::Structure(format!(
+        "atoms {} ({}) and {} ({}){image} are {:.3} Å apart, closer than any two atoms can be ({CLOSEST_CONTACT} Å); check \
+         the cell and look for doubled atoms",
+        centre + 1,
+        elements::symbol(system.atomic_numbers[centre]),
+        neighbor + 1,
+        elements::symbol(system.atomic_numbers[neighbor]),
+        vector.norm()
+    )))
+}
+
+fn set_velocities(config: &RunConfig, system: &mut System) -> Result<()> {
+    let dynamics = &config.dynamics;
+    system.velocities = match dynamics.velocities {
+        InitialVelocities::Zero => None,
+        InitialVelocities::MaxwellBoltzmann(kelvin) => {
+            Some(velocities::maxwell_boltzmann(system, kelvin, dynamics.seed, dynamics.remove_centre_of_mass))
+        }
+        InitialVelocities::File => {
+            let mut found = system.velocities.take().ok_or_else(|| {
+                Error::Structure(format!(
+                    "dynamics.velocities = \"file\", but {} has no velocities; use \"maxwell-boltzmann\" or \"zero\"",
+                    config.system.structure.display()
+                ))
+            })?;
+            if dynamics.remove_centre_of_mass {
+                velocities::remove_centre_of_mass(&system.masses, &mut found);
+            }
+            Some(found)
+        }
+    };
+    Ok(())
+}
