@@ -1,0 +1,28 @@
+//! Help for tests that ask other programs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The Python interpreter with the packages of tests/python: `VERLET_TEST_PYTHON`, else the one in `.tools/test-venv`.
+pub fn python() -> Option<PathBuf> {
+    if let Some(python) = std::env::var_os("VERLET_TEST_PYTHON") {
+        return Some(python.into());
+    }
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/test-venv/bin/python");
+    python.exists().then_some(python)
+}
+
+/// Runs a script of tests/python and fails unless it succeeds. Without an interpreter it says so and does nothing.
+pub fn run_python(script: &str, arguments: &[OsString]) {
+    let Some(python) = python() else {
+        println!("skipped: {script} needs VERLET_TEST_PYTHON or .tools/test-venv");
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
+    let output = Command::new(&python).arg(&script).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{} does not run: {error}", python.display()));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{} failed: {}\n{out}\n{err}", script.display(), output.status);
+    print!("{out}");
+}
