@@ -1,5 +1,7 @@
 //! The periodic table: symbols here, standard atomic weights from chemfiles.
 
+use std::sync::LazyLock;
+
 /// Symbols by atomic number; index 0 is no element.
 #[rustfmt::skip]
 const SYMBOLS: [&str; 119] = [
@@ -25,9 +27,12 @@ pub fn atomic_number(symbol: &str) -> Option<u8> {
     SYMBOLS.iter().skip(1).position(|known| known.eq_ignore_ascii_case(symbol)).map(|index| index as u8 + 1)
 }
 
-/// Standard atomic weight in u, from chemfiles' periodic table.
+/// Standard atomic weight in u, from chemfiles' periodic table; 0 when it knows none.
 pub fn mass(atomic_number: u8) -> f64 {
-    chemfiles::Atom::new(symbol(atomic_number)).mass()
+    // Once: an atom of chemfiles costs half a microsecond, and a trajectory asks for every atom of every frame.
+    static MASSES: LazyLock<[f64; 119]> =
+        LazyLock::new(|| std::array::from_fn(|z| chemfiles::Atom::new(symbol(z as u8)).mass()));
+    MASSES.get(atomic_number as usize).copied().unwrap_or(0.0)
 }
 
 /// Van der Waals radius in Å, from chemfiles' periodic table; 1.5 where it has none.

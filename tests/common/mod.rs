@@ -1,4 +1,9 @@
-//! Help for tests that ask other programs.
+//! Help for tests: random networks and systems, and other programs to ask.
+
+// Every test file is a program of its own and uses a part of this.
+#![allow(dead_code)]
+
+pub mod models;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

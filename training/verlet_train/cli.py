@@ -1,4 +1,4 @@
-"""verlet-train: one command line for the four steps, each driven by the same TOML file."""
+"""verlet-train: one command line for every step from labels to the shipped file, all driven by one TOML file."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     generate.add_argument("--processes", type=int, default=os.cpu_count())
     generate.add_argument("--time-limit", type=float, help="stop after so many seconds")
     generate.add_argument("--student", type=Path, help="checkpoint whose own dynamics choose the [[sampled]] frames")
+    generate.add_argument("--round", type=int, default=1, help="which [[sampled]] entries")
     generate.add_argument("--device", default="cpu")
 
     train = commands.add_parser("train", help="train the network on the labelled frames")
@@ -34,10 +35,28 @@ def main(arguments: list[str] | None = None) -> None:
     evaluate.add_argument("--split", default="test", choices=["test", "train"])
     evaluate.add_argument("--device", default="cpu")
 
+    stability = commands.add_parser("stability", help="constant-energy dynamics from held-out frames, as a table")
+    stability.add_argument("config")
+    stability.add_argument("--student", type=Path, required=True, help="checkpoint")
+    stability.add_argument("--systems", nargs="+", help="all held-out ones unless given")
+    stability.add_argument("--steps", type=int, default=1000, help="of 0.5 fs")
+    stability.add_argument("--device", default="cpu")
+
+    structures = commands.add_parser("structures", help="write the input structures, settled with the student")
+    structures.add_argument("config")
+    structures.add_argument("--student", type=Path, required=True, help="checkpoint")
+    structures.add_argument("--out", type=Path, required=True, help="folder")
+    structures.add_argument("--device", default="cpu")
+
+    export = commands.add_parser("export", help="write NAME.safetensors and NAME.parity.json")
+    export.add_argument("config")
+    export.add_argument("--student", type=Path, required=True, help="checkpoint")
+    export.add_argument("--out", type=Path, required=True, help="folder")
+
     options = parser.parse_args(arguments)
-    {"generate": _generate, "train": _train, "evaluate": _evaluate}[options.command](
-        read_config(options.config), options
-    )
+    steps = {"generate": _generate, "train": _train, "evaluate": _evaluate, "stability": _stability,
+             "structures": _structures, "export": _export}
+    steps[options.command](read_config(options.config), options)
 
 
 def _generate(config, options) -> None:
@@ -50,7 +69,7 @@ def _generate(config, options) -> None:
     from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
-    run_all(sample(config, model, checkpoint["offsets"]), options.processes, options.time_limit)
+    run_all(sample(config, model, checkpoint["offsets"], options.round), options.processes, options.time_limit)
 
 
 def _train(config, options) -> None:
@@ -67,6 +86,41 @@ def _evaluate(config, options) -> None:
 
     model, checkpoint = load_student(config, options.student, options.device)
     print(markdown(table(model, checkpoint["offsets"], load(config.data, float("inf")), options.split)))
+
+
+def _stability(config, options) -> None:
+    from .dataset import load
+    from .stability import markdown, table
+    from .train import load_student
+
+    model, checkpoint = load_student(config, options.student, options.device)
+    rows = table(model, checkpoint["offsets"], load(config.data, float("inf")), options.steps, config.seed, options.systems)
+    print(markdown(rows))
+
+
+def _structures(config, options) -> None:
+    from .stability import input_structures
+    from .train import load_student
+
+    model, checkpoint = load_student(config, options.student, options.device)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for path in input_structures(model, checkpoint["offsets"], options.out, config.seed):
+        print(path, flush=True)
+
+
+def _export(config, options) -> None:
+    from .export import model_config, parity_structures, write_model, write_parity
+    from .train import load_student
+
+    model, checkpoint = load_student(config, options.student)
+    options.out.mkdir(parents=True, exist_ok=True)
+    provenance = f"verlet-train, {config.title}, seed {config.seed}, {checkpoint['step']} steps in its last stage"
+    description = model_config(config, checkpoint["offsets"], checkpoint["shortest"], provenance)
+    file = f"{config.name}.safetensors"
+    write_model(options.out / file, model, description)
+    parity = options.out / f"{config.name}.parity.json"
+    write_parity(parity, file, model, checkpoint["offsets"], parity_structures(config))
+    print(f"{options.out / file}\n{parity}")
 
 
 if __name__ == "__main__":

@@ -50,10 +50,10 @@ class Contacts:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Periodic water boxes as packed, rattled: no dynamics, because a periodic label costs seconds."""
+    """Periodic boxes as packed, rattled: no dynamics of the teacher, because a periodic label costs seconds."""
 
     system: str
-    waters: int
+    molecules: dict[str, int]
     densities: list[float]  # g/cm³, smallest and largest
     runs: int
     frames: int
@@ -66,14 +66,14 @@ class Sampled:
     """Frames that a trained student chose by its own dynamics (many runs at once), labelled by the teacher."""
 
     system: str
+    molecules: dict[str, int]
     temperatures: list[int]
     runs: int  # per temperature (and density)
     frames: int
     spacing_fs: float
-    equilibration_fs: float = 300.0
-    waters: int = 0  # a periodic box of so many waters, or …
-    densities: list[float] = field(default_factory=list)
-    molecules: dict[str, int] = field(default_factory=dict)  # … a packed cluster
+    equilibration_fs: float
+    densities: list[float] = field(default_factory=list)  # g/cm³ of periodic boxes; none: an open cluster
+    round: int = 1  # which `generate --student --round` makes them
     split: str = "train"
 
 

@@ -19,7 +19,7 @@ from ase.optimize import FIRE
 
 from .config import Boxes, Config, Contacts, Distortions, Trajectories
 from .dynamics import baoab_step, thermal_velocities
-from .structures import cluster_radius, molecule, pack_cluster, water_box
+from .structures import cluster_radius, molecule, pack_box, pack_cluster
 
 TIMESTEP = 0.5  # fs: an O–H stretch has a period of 9 fs
 FRICTION = 0.02  # 1/fs
@@ -215,13 +215,12 @@ def _contacts(job: Job, rng, calculator) -> Labels:
 
 def _boxes(job: Job, rng, calculator) -> Labels:
     entry = job.entry
-    atoms = water_box(entry.waters, rng.uniform(*entry.densities), rng)
+    density = rng.uniform(*entry.densities)
+    atoms = pack_box(entry.molecules, density, rng)
     atoms.calc = calculator
     labels = Labels(atoms)
-    cell = atoms.cell.lengths()
     for _ in range(entry.frames):  # the same cell, another packing
-        density = entry.waters * 29.9 / cell.prod()
-        packed = water_box(entry.waters, density, rng)
+        packed = pack_box(entry.molecules, density, rng)
         labels.label(packed.positions + rng.normal(0, entry.rattle, packed.positions.shape))
     return labels
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 from ase.build import molecule as ase_molecule
-from ase.data import atomic_masses
 
 WATER_VOLUME = 29.9  # Å³ a molecule at 1 g/cm³
 CLOSEST_HEAVY = 2.6  # Å between heavy atoms of different molecules in a fresh packing
@@ -39,11 +38,14 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
     return q if np.linalg.det(q) > 0 else -q
 
 
+def volume(name: str) -> float:
+    """Volume (Å³) of one molecule in a liquid of 1 g/cm³."""
+    return WATER_VOLUME * {"water": 18.015, "ethanol": 46.069}[name] / 18.015
+
+
 def cluster_radius(molecules: dict[str, int], density: float) -> float:
-    """Radius (Å) of a sphere that holds these molecules at `density`, each molecule counted by its mass."""
-    mass = sum(n * atomic_masses[ase_molecule({"water": "H2O", "ethanol": "CH3CH2OH"}[m]).numbers].sum()
-               for m, n in molecules.items())
-    return float((3 * mass / 18.015 * WATER_VOLUME / density / (4 * np.pi)) ** (1 / 3))
+    """Radius (Å) of a sphere that holds these molecules at `density`."""
+    return (3 * sum(n * volume(name) for name, n in molecules.items()) / density / (4 * np.pi)) ** (1 / 3)
 
 
 def pack_cluster(
@@ -82,18 +84,19 @@ def clearance(a: Atoms, b: Atoms, cell: np.ndarray | None = None) -> float:
     return float((distance - np.where(heavy, CLOSEST_HEAVY, CLOSEST_ANY)).min())
 
 
-def water_box(count: int, density: float, rng: np.random.Generator) -> Atoms:
-    """A cubic periodic box of `count` waters: jittered grid sites, each molecule turned to keep clear of the rest."""
-    edge = (count * WATER_VOLUME / density) ** (1 / 3)
-    per_edge = int(np.ceil(count ** (1 / 3) - 1e-9))
+def pack_box(molecules: dict[str, int], density: float, rng: np.random.Generator) -> Atoms:
+    """A cubic periodic box: molecules on jittered sites of a grid, each turned to keep clear of the rest."""
+    names = [name for name, count in molecules.items() for _ in range(count)]
+    edge = (sum(n * volume(name) for name, n in molecules.items()) / density) ** (1 / 3)
+    per_edge = int(np.ceil(len(names) ** (1 / 3) - 1e-9))
     sites = np.stack(np.meshgrid(*[np.arange(per_edge)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    sites = rng.permutation(sites)[:count] * (edge / per_edge)
+    sites = rng.permutation(sites)[: len(names)] * (edge / per_edge)
     cell = np.full(3, edge)
     box = Atoms(cell=cell, pbc=True)
-    for site in sites:
+    for name, site in zip(names, sites):
         best, best_room = None, -np.inf
         for _ in range(60):
-            new = molecule("water", rng)
+            new = molecule(name, rng)
             new.positions += site + rng.normal(0.0, 0.15, 3)
             room = np.inf if len(box) == 0 else clearance(box, new, cell)
             if room > best_room:

@@ -12,7 +12,7 @@ from .dynamics import ACCELERATION, BOLTZMANN, baoab_step, thermal_velocities
 from .generate import Job
 from .neighbors import pair_list
 from .painn import PaiNN, energy_and_forces
-from .structures import pack_cluster, water_box
+from .structures import pack_box, pack_cluster
 
 TIMESTEP = 0.5  # fs
 FRICTION = 0.02  # 1/fs
@@ -54,25 +54,26 @@ def settle(student: Student, x, masses, normal, steps: int = 400):
     return x
 
 
-def sample(config: Config, model: PaiNN, offsets: dict[int, float]) -> list[Job]:
-    """Runs the student's Langevin dynamics for every `[[sampled]]` entry; returns jobs that label what it visited.
+def sample(config: Config, model: PaiNN, offsets: dict[int, float], round: int) -> list[Job]:
+    """Runs the student's Langevin dynamics for the `[[sampled]]` entries of this round; returns jobs that label what it visited.
 
     All runs of an entry advance together. One that leaves the physical (an atom faster than 1 Å/fs, or not a number)
     keeps the frames before that: those are where the student needs labels most.
     """
     made = []
-    for entry in config.sampled:
+    for entry in (e for e in config.sampled if e.round == round):
         runs = []
         for density in entry.densities or [None]:
             for temperature in entry.temperatures:
                 for index in range(entry.runs):
                     tag = "" if density is None else f"-{density:.2f}"
-                    path = config.data / f"{entry.split}-{entry.system}-sampled{tag}-{temperature}K-{index:03d}.npz"
+                    kind = "sampled" if round == 1 else f"sampled{round}"
+                    path = config.data / f"{entry.split}-{entry.system}-{kind}{tag}-{temperature}K-{index:03d}.npz"
                     rng = np.random.default_rng([config.seed, *path.stem.encode()])
-                    if entry.waters:
-                        start = water_box(entry.waters, density, rng)
+                    if density is not None:
+                        start = pack_box(entry.molecules, density, rng)
                     else:
-                        start = pack_cluster(dict(sorted(entry.molecules.items())), rng, shuffle=False)
+                        start = pack_cluster(entry.molecules, rng, shuffle=False)
                     runs.append((path, start, temperature, index))
         kept = _run(config, model, offsets, entry, [r[1] for r in runs], [r[2] for r in runs])
         for (path, start, temperature, index), frames in zip(runs, kept):
@@ -83,7 +84,7 @@ def sample(config: Config, model: PaiNN, offsets: dict[int, float]) -> list[Job]
 
 def _run(config, model, offsets, entry: Sampled, boxes: list[Atoms], temperatures: list[int]) -> list[np.ndarray]:
     """The finite frames [K, N, 3] of every run."""
-    cells = np.array([b.cell for b in boxes]) if entry.waters else None
+    cells = np.array([b.cell for b in boxes]) if entry.densities else None
     student = Student(model, boxes[0].numbers, offsets, cells)
     device = student.device
     generator = torch.Generator(device).manual_seed(config.seed)
@@ -138,4 +139,4 @@ def constant_energy(student: Student, starts: np.ndarray, masses: np.ndarray, te
         kinetic = (0.5 * m * v**2).sum((1, 2)) / ACCELERATION
         total.append((last["potential"] + kinetic).cpu().numpy())
         heat.append((2 * kinetic / (3 * len(masses) * BOLTZMANN)).cpu().numpy())
-    return np.array(total), np.array(heat), x.cpu().numpy()
+    return np.array(total), np.array(heat)

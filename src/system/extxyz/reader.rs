@@ -357,10 +357,10 @@ impl Body {
                     let mut position = Vector3::zeros();
                     for x in &mut position {
                         let word = word()?;
-                        let parsed = real(word).ok_or_else(|| not_a(word, "number", &field.name))?;
+                        let parsed = real(word).ok_or_else(|| not_a(word, "a number", &field.name))?;
                         *x = Some(parsed)
                             .filter(|x| x.is_finite())
-                            .ok_or_else(|| not_a(word, "finite number", &field.name))?;
+                            .ok_or_else(|| not_a(word, "a finite number", &field.name))?;
                     }
                     self.positions.push(position);
                 }
@@ -382,8 +382,8 @@ impl Body {
 /// Appends a word of an atom's line to its column.
 fn push_word(data: &mut ColumnData, word: &str, name: &str) -> std::result::Result<(), String> {
     match data {
-        ColumnData::Reals(values) => values.push(real(word).ok_or_else(|| not_a(word, "number", name))?),
-        ColumnData::Integers(values) => values.push(word.parse().map_err(|_| not_a(word, "integer", name))?),
+        ColumnData::Reals(values) => values.push(real(word).ok_or_else(|| not_a(word, "a number", name))?),
+        ColumnData::Integers(values) => values.push(word.parse().map_err(|_| not_a(word, "an integer", name))?),
         ColumnData::Logicals(values) => values.push(logical(word).ok_or_else(|| not_a(word, "T or F", name))?),
         ColumnData::Texts(values) => values.push(word.to_owned()),
     }
@@ -391,7 +391,7 @@ fn push_word(data: &mut ColumnData, word: &str, name: &str) -> std::result::Resu
 }
 
 fn not_a(word: &str, what: &str, column: &str) -> String {
-    format!("has '{}' in column {}, where a {what} was expected", clip(word), clip(column))
+    format!("has '{}' in column {}, where {what} was expected", clip(word), clip(column))
 }
 
 /// The atomic number of a symbol or a number.

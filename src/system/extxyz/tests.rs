@@ -149,7 +149,7 @@ fn errors_say_where_and_what() {
         ),
         (
             &format!("1\n{header}:n:I:1\nH 0 0 0 1.5\n"),
-            "a.xyz, line 3: atom 1 of 1 in frame 1 has '1.5' in column n, where a integer was expected",
+            "a.xyz, line 3: atom 1 of 1 in frame 1 has '1.5' in column n, where an integer was expected",
         ),
         (
             "1\nLattice=\"1 2 3\"\nH 0 0 0\n",
@@ -299,7 +299,7 @@ prop_compose! {
         system.velocities = velocities;
         system.masses = masses.unwrap_or(system.masses);
         let mut frame = Frame::new(system);
-        frame.info = info.into_iter().filter(|(key, _)| key.to_ascii_lowercase() != "pbc").collect();
+        frame.info = info.into_iter().filter(|(key, _)| !key.eq_ignore_ascii_case("pbc")).collect();
         frame.columns = columns.into_iter().map(|(name, column)| Column { name, ..column }).collect();
         frame
     }

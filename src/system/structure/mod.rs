@@ -143,6 +143,10 @@ impl Foreign {
     fn read(&mut self) -> std::result::Result<System, String> {
         let mut frame = chemfiles::Frame::new();
         quietly(|| self.trajectory.read(&mut frame))?;
+        // chemfiles makes a slice of a null pointer of the positions of no atoms.
+        if frame.size() == 0 {
+            return Err("the structure has no atoms".into());
+        }
         let atoms = quietly(|| names::atoms(&frame))?;
         let mut cell = cell(&frame)?;
         // A PDB file gives its cell once, before the first model.
@@ -201,16 +205,13 @@ fn cell(frame: &chemfiles::Frame) -> std::result::Result<Cell, String> {
     let matrix = frame.cell().matrix();
     // The edges are chemfiles' columns.
     let mut edges = Matrix3::from_fn(|edge, axis| matrix[axis][edge]);
-    if edges == Matrix3::identity() {
-        return Ok(Cell::open());
-    }
     for mut edge in edges.row_iter_mut() {
         // chemfiles takes cos(90°) for 6e-17.
         let noise = 1e-15 * edge.norm();
         edge.iter_mut().filter(|x| x.abs() < noise).for_each(|x| *x = 0.0);
     }
     let periodic = std::array::from_fn(|k| edges.row(k).norm() > 0.0);
-    if periodic == [false; 3] {
+    if periodic == [false; 3] || edges == Matrix3::identity() {
         return Ok(Cell::open());
     }
     Cell::new(edges, periodic).map_err(|error| error.to_string())
@@ -249,7 +250,7 @@ fn quietly<T, E: ToString>(call: impl FnOnce() -> std::result::Result<T, E>) -> 
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
-            let message = error.to_string();
+            let message = error.to_string().replace(char::is_control, " ");
             Err(message.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned())
         }
         Err(_) => Err("it holds text that is not UTF-8, or is damaged".into()),

@@ -82,8 +82,8 @@ fn from_name(name: &str, residue: Option<(&str, usize)>) -> Option<u8> {
     // Elements of which names such as CA, HB2, OXT, NZ, SG, P1 are made.
     let first = elements::atomic_number(&letters[..1]).filter(|z| [1, 6, 7, 8, 9, 15, 16].contains(z));
     match residue {
-        Some((_, 1)) => whole,
         Some((residue, _)) if STANDARD_RESIDUES.contains(&residue) && !["NA", "CL"].contains(&letters) => first,
+        Some((_, 1)) => whole,
         _ => match (elements::atomic_number(&letters[..2]), first) {
             (Some(_), None) => whole,
             (None, Some(first)) => Some(first),
