@@ -109,7 +109,7 @@ mod tests {
         let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
         close(BOLTZMANN, 8.617_333_262e-5);
         // 1 u = 931.494 102 42 MeV/c²
-        close(MASS_VELOCITY2, 931.494_102_42e6 / (2997.924_58f64).powi(2));
+        close(MASS_VELOCITY2, 931.494_102_42e6 / (2_997.924_58_f64).powi(2));
         // Faraday's constant, 96485.332 12 C/mol, is one eV a particle in J/mol.
         close(KCAL_PER_MOL, 4184.0 / 96_485.332_123_31);
         close(KJ_PER_MOL, 1000.0 / 96_485.332_123_31);

@@ -130,6 +130,9 @@ impl Bins {
     }
 }
 
+/// The ends of some atoms' rows, and the pairs (neighbour, shift) in them.
+type Rows = (Vec<usize>, Vec<(u32, [i32; 3])>);
+
 impl NeighborList {
     /// All pairs closer than `range` Å.
     ///
@@ -143,7 +146,7 @@ impl NeighborList {
             return Err(Error::Run(format!("the position of atom {} is no longer a finite number", atom + 1)));
         }
         let bins = Bins::new(positions, cell, range);
-        let chunks: Vec<(Vec<usize>, Vec<(u32, [i32; 3])>)> = (0..positions.len().div_ceil(CHUNK))
+        let chunks: Vec<Rows> = (0..positions.len().div_ceil(CHUNK))
             .into_par_iter()
             .map(|chunk| {
                 let mut ends = Vec::with_capacity(CHUNK);

@@ -19,15 +19,20 @@ pub(super) struct PairGradient<T> {
     pub direction: [T; 3],
 }
 
+/// The pairs of one atom in one layer.
+pub(super) struct Row<'a, T, S> {
+    pub filters: &'a S,
+    pub layer: usize,
+    pub pairs: &'a [Pair<T>],
+}
+
 /// Adds the messages of all neighbours to one atom's q (F) and μ (3F):
 ///
 /// q_i += Σ_j W^q x^q_j,  μ_i,c += Σ_j W^R x^R_j û_c + W^μ x^μ_j μ_j,c.
 ///
 /// `x` holds 3F numbers an atom, `mu` likewise; `None` in the first layer, where every μ is zero.
 pub(super) fn forward<T: Real>(
-    filters: &impl FilterSource<T>,
-    layer: usize,
-    row: &[Pair<T>],
+    row: &Row<T, impl FilterSource<T>>,
     x: &[T],
     mu: Option<&[T]>,
     q_out: &mut [T],
@@ -35,8 +40,8 @@ pub(super) fn forward<T: Real>(
     w: &mut [T],
 ) {
     let f = q_out.len();
-    for pair in row {
-        filters.fill(layer, pair, w, None);
+    for pair in row.pairs {
+        row.filters.fill(row.layer, pair, w, None);
         let j = pair.neighbor as usize;
         let (wq, wr, wm) = thirds(w, f);
         let (xq, xr, xm) = thirds(&x[j * 3 * f..(j + 1) * 3 * f], f);
@@ -97,9 +102,7 @@ pub(super) struct Sender<'a, T> {
 ///
 /// Row entries of j point from j to i; the directed pair's û points from i to j, hence the sign.
 pub(super) fn backward<T: Real>(
-    filters: &impl FilterSource<T>,
-    layer: usize,
-    row: &[Pair<T>],
+    row: &Row<T, impl FilterSource<T>>,
     sender: &Sender<T>,
     (gq, gmu): (&[T], &[T]),
     gx: &mut [T],
@@ -113,8 +116,8 @@ pub(super) fn backward<T: Real>(
     let (gxq, rest) = gx.split_at_mut(f);
     let (gxr, gxm) = rest.split_at_mut(f);
     let Scratch { w, dw, ug, mg, products } = scratch;
-    for (pair, gradient) in row.iter().zip(gradients) {
-        filters.fill(layer, pair, w, Some(dw));
+    for (pair, gradient) in row.pairs.iter().zip(gradients) {
+        row.filters.fill(row.layer, pair, w, Some(dw));
         let (wq, wr, wm) = thirds(w, f);
         let (dq, dr, dm) = thirds(dw, f);
         let i = pair.neighbor as usize;

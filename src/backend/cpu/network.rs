@@ -3,7 +3,7 @@
 use super::Potential;
 use super::dense::{Dense, silu, silu_backward};
 use super::geometry::{Pair, Pairs};
-use super::message::{self, FilterSource, PairGradient, Scratch, Sender};
+use super::message::{self, FilterSource, PairGradient, Row, Scratch, Sender};
 use super::real::Real;
 use super::update::{Saved, Update};
 use crate::backend::Evaluation;
@@ -19,7 +19,7 @@ use rayon::prelude::*;
 pub enum Filters {
     /// From the radial functions, in float64: the oracle.
     Direct,
-    /// From a cubic B-spline table, see [`FilterTable`].
+    /// From a cubic B-spline table, see [`model::FilterTable`].
     Table,
 }
 
@@ -196,9 +196,7 @@ impl<T: Real> NetworkPotential<T> {
                         let count = q.len() / f;
                         for a in 0..count {
                             message::forward(
-                                filters,
-                                l,
-                                pairs.row(chunk * block + a),
+                                &Row { filters, layer: l, pairs: pairs.row(chunk * block + a) },
                                 x,
                                 before,
                                 &mut q[a * f..(a + 1) * f],
@@ -286,9 +284,7 @@ impl<T: Real> NetworkPotential<T> {
                             let vectors = atom * 3 * f..(atom + 1) * 3 * f;
                             let base = pairs.offsets[first];
                             message::backward(
-                                filters,
-                                l,
-                                pairs.row(atom),
+                                &Row { filters, layer: l, pairs: pairs.row(atom) },
                                 &Sender { x: &kept.x[vectors.clone()], mu: (l > 0).then(|| &kept.mu[vectors]) },
                                 (&gq, &gmu),
                                 &mut gx[a * 3 * f..(a + 1) * 3 * f],

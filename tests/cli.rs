@@ -1,0 +1,280 @@
+//! The real binary, as users meet it. Every test has a folder of its own.
+
+mod common;
+
+use common::models::{ModelFile, SMALL, random_system};
+use common::run_python;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use verlet::output::h5md::H5mdReader;
+use verlet::system::{Cell, System, extxyz};
+
+/// A folder with a model, a structure and an input.
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(architecture: &str, system: &System, input: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        ModelFile::random(architecture, SMALL, 31).write(folder.path(), "model.safetensors");
+        let mut writer = extxyz::Writer::create(&folder.path().join("start.xyz")).unwrap();
+        writer.write(&extxyz::Frame::new(system.clone())).unwrap();
+        writer.finish().unwrap();
+        std::fs::write(folder.path().join("input.toml"), input).unwrap();
+        Bench { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn verlet(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_verlet")).args(arguments).current_dir(&self.folder).output().unwrap()
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.verlet(arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fail(&self, arguments: &[&str], status: i32) -> String {
+        let output = self.verlet(arguments);
+        assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
+        stderr(&output)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const INPUT: &str = r#"
+title = "A test"
+[system]
+structure = "start.xyz"
+[model]
+file = "model.safetensors"
+[dynamics]
+timestep = "0.2 fs"
+steps = 40
+temperature = 50
+seed = 3
+[output.trajectory]
+interval = 8
+forces = true
+[output.energy]
+interval = 2
+[verdict]
+max_excursion = 1.0
+max_drift = 1e9
+"#;
+
+fn molecule() -> System {
+    random_system(9, Cell::open(), 5)
+}
+
+#[test]
+fn a_run_leaves_a_trajectory_that_h5py_and_mdanalysis_open() {
+    let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 80.0, 70.0], [true; 3]).unwrap();
+    let bench = Bench::new("painn", &random_system(12, cell, 5), INPUT);
+    let text = bench.succeed(&["run", "input.toml", "--output", "out"]);
+    assert!(text.contains("finished 40 steps") && text.contains("verdict            PASS"), "{text}");
+    let trajectory = bench.path("out/trajectory.h5md");
+    let reader = H5mdReader::open(&trajectory).unwrap();
+    assert_eq!(reader.frames().unwrap(), 6);
+    let samples = reader.samples().unwrap();
+    assert_eq!(samples.iter().map(|s| s.step).collect::<Vec<_>>(), (0..=40).step_by(2).collect::<Vec<_>>());
+    assert!((samples[20].time - 8.0).abs() < 1e-9);
+    assert!((samples[0].temperature - 50.0).abs() < 1e-9);
+    assert_eq!(std::fs::read_to_string(bench.path("out/input.toml")).unwrap(), INPUT);
+    let arguments: Vec<OsString> = vec![trajectory.into(), "6".into(), "12".into()];
+    run_python("check_run.py", &arguments);
+}
+
+#[test]
+fn a_run_is_repeatable_and_never_overwrites() {
+    let bench = Bench::new("painn", &molecule(), INPUT);
+    let last = |folder: &str| {
+        let reader = H5mdReader::open(&bench.path(folder).join("trajectory.h5md")).unwrap();
+        reader.samples().unwrap().iter().map(|s| s.conserved.to_bits()).collect::<Vec<_>>()
+    };
+    bench.succeed(&["run", "input.toml", "--output", "a"]);
+    bench.succeed(&["run", "input.toml", "--output", "b", "--set", "backend.threads=1"]);
+    assert_eq!(last("a"), last("b"));
+    bench.succeed(&["run", "input.toml", "--output", "c", "--set", "dynamics.seed=4"]);
+    assert_ne!(last("a"), last("c"));
+    let message = bench.fail(&["run", "input.toml", "--output", "a"], 1);
+    assert_eq!(message, "error: the folder a already holds a run; choose another with --output, or remove it\n");
+}
+
+#[test]
+fn check_touches_nothing() {
+    let bench = Bench::new("painn", &molecule(), INPUT);
+    let before = bench.names();
+    let text = bench.succeed(&["check", "input.toml", "--steps", "7"]);
+    assert!(text.contains("7 steps of 0.2 fs = 0.0014 ps") && text.contains("energy   "), "{text}");
+    assert_eq!(bench.names(), before);
+}
+
+#[test]
+fn replicas_masses_and_zero_velocities_reach_the_run() {
+    let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0; 3], [true, true, false]).unwrap();
+    let bench = Bench::new("painn", &random_system(5, cell, 6), INPUT);
+    let run = |folder: &str, more: &[&str]| {
+        let mut arguments = vec!["run", "input.toml", "--output", folder, "--steps", "1"];
+        arguments.extend(more.iter().flat_map(|set| ["--set", set]));
+        bench.succeed(&arguments)
+    };
+    let text = run("big", &["system.replicate=[2, 3, 1]"]);
+    assert!(text.contains("30 atoms, periodic along ab"), "{text}");
+    run("heavy", &["system.masses.H=2.014", "dynamics.velocities=zero"]);
+    let samples = H5mdReader::open(&bench.path("heavy/trajectory.h5md")).unwrap().samples().unwrap();
+    assert_eq!(samples[0].kinetic, 0.0);
+    let message = bench.fail(&["check", "input.toml", "--set", "system.masses.N=14"], 2);
+    assert!(message.contains("system.masses.N = 14 is for nothing in start.xyz, which is"), "{message}");
+    let message = bench.fail(&["check", "input.toml", "--set", "system.replicate=[1, 1, 2]"], 2);
+    assert!(message.contains("replicate asks for 2 copies along c"), "{message}");
+    let message = bench.fail(&["check", "input.toml", "--set", "dynamics.velocities=file"], 2);
+    assert!(message.contains("start.xyz has no velocities"), "{message}");
+}
+
+/// Water: the oxygen gives what the hydrogens get, the total stays.
+#[test]
+fn hydrogen_mass_repartitioning_keeps_the_total_mass() {
+    use nalgebra::Vector3;
+    let water = System::new(
+        vec![8, 1, 1],
+        vec![Vector3::zeros(), Vector3::new(0.96, 0.0, 0.0), Vector3::new(-0.24, 0.93, 0.0)],
+        Cell::open(),
+    )
+    .unwrap();
+    let total: f64 = water.masses.iter().sum();
+    let bench = Bench::new("painn", &water, INPUT);
+    let config = |mass: &str| {
+        verlet::config::RunConfig::load(&bench.path("input.toml"), &[format!("system.hydrogen_mass={mass}")]).unwrap()
+    };
+    let masses = verlet::setup::prepare(&config("3")).unwrap().info.system.masses;
+    assert_eq!((masses[1], masses[2]), (3.0, 3.0));
+    assert!((masses.iter().sum::<f64>() - total).abs() < 1e-12);
+    let error = verlet::setup::prepare(&config("10")).err().unwrap().to_string();
+    assert!(error.contains("leaves atom 1 (O) with -1.985 u"), "{error}");
+}
+
+#[test]
+fn mistakes_end_with_one_sentence_and_status_2() {
+    let bench = Bench::new("painn", &molecule(), INPUT);
+    let complain = |set: &str| bench.fail(&["check", "input.toml", "--set", set], 2);
+    for (set, words) in [
+        ("dynamics.timestep=-1", "error: --set dynamics.timestep=-1: dynamics.timestep = -1 is not accepted; give a"),
+        ("dynamics.tempeature=300", "did you mean dynamics.temperature"),
+        ("model.file=none.safetensors", "error: the model file none.safetensors cannot be read: No such file"),
+        ("system.structure=none.xyz", "none.xyz"),
+        ("system.pbc=[true, true, true]", "start.xyz has no cell, so system.pbc has nothing to repeat"),
+        ("system.cell=[1, 1, 1]", "apart, closer than any two atoms can be (0.3 Å)"),
+    ] {
+        let message = complain(set);
+        assert!(message.contains(words) && message.lines().count() == 1, "{set}: {message}");
+    }
+    let message = bench.fail(&["run", "nowhere.toml"], 2);
+    assert!(message.starts_with("error: the input file nowhere.toml cannot be read"), "{message}");
+    std::fs::write(bench.path("start.xyz"), "2\n\nN 0 0 0\nN 0 0 1.1\n").unwrap();
+    let message = bench.fail(&["run", "input.toml"], 2);
+    assert_eq!(message, "error: atom 1 is N, which the model model.safetensors was not trained on; it knows H, C, O\n");
+    assert!(!bench.path("runs").exists());
+}
+
+#[test]
+fn a_student_network_is_announced_once() {
+    let bench = Bench::new("student", &molecule(), INPUT);
+    for arguments in [&["check", "input.toml"][..], &["info", "model.safetensors"]] {
+        let output = bench.verlet(arguments);
+        assert!(output.status.success());
+        let text = stderr(&output);
+        assert_eq!(text.matches("has three defects by construction").count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn evaluate_writes_what_the_library_computes() {
+    let bench = Bench::new("painn", &molecule(), INPUT);
+    let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 80.0, 70.0], [true, true, false]).unwrap();
+    let mut writer = extxyz::Writer::create(&bench.path("many.xyz")).unwrap();
+    let systems = [random_system(4, cell, 7), molecule(), molecule()];
+    for system in &systems {
+        let mut frame = extxyz::Frame::new(system.clone());
+        frame.set_info("label", "kept");
+        frame.set_info("energy", 1.0);
+        writer.write(&frame).unwrap();
+    }
+    writer.finish().unwrap();
+    let arguments =
+        ["evaluate", "--model", "model.safetensors", "many.xyz", "start.xyz", "-o", "out.xyz", "--precision", "f64"];
+    bench.succeed(&arguments);
+    let frames: Vec<_> = extxyz::Reader::open(&bench.path("out.xyz")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(frames.len(), 4);
+    let model = verlet::model::Model::load(&bench.path("model.safetensors")).unwrap();
+    for (frame, system) in frames.iter().zip(systems.iter().chain([&systems[1]])) {
+        use verlet::backend::cpu::{Filters, NetworkPotential, Potential};
+        let mut out = verlet::backend::Evaluation::default();
+        NetworkPotential::<f64>::new(&model, &system.atomic_numbers, 0.0, Filters::Direct)
+            .unwrap()
+            .evaluate(&system.positions, &system.cell, &mut out)
+            .unwrap();
+        // Every bit survives the text.
+        assert_eq!(frame.info("energy").unwrap().as_real(), Some(out.energy));
+        assert_eq!(frame.column("forces").unwrap().as_vectors().unwrap(), out.forces);
+        assert_eq!(frame.info("stress").is_some(), system.cell.is_periodic());
+    }
+    assert!(frames[0].info("label").is_some());
+    let single = bench.succeed(&["evaluate", "--model", "model.safetensors", "start.xyz"]);
+    let energy = single.split("energy=").nth(1).unwrap().split_whitespace().next().unwrap().parse::<f64>().unwrap();
+    assert!((energy - frames[3].info("energy").unwrap().as_real().unwrap()).abs() < 1e-4);
+    let message = bench.fail(&arguments, 1);
+    assert!(message.contains("out.xyz exists already"), "{message}");
+    run_python("check_evaluate.py", &[bench.path("out.xyz").into()]);
+}
+
+/// Ctrl-C: the run ends at a whole step, the files are closed, the verdict is given.
+#[test]
+fn an_interrupt_stops_cleanly() {
+    let bench = Bench::new("painn", &molecule(), INPUT);
+    let child = Command::new(env!("CARGO_BIN_EXE_verlet"))
+        .args(["run", "input.toml", "--output", "out", "--steps", "100000000"])
+        .current_dir(&bench.folder)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let trajectory = bench.path("out/trajectory.h5md");
+    while !trajectory.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("of 100000000, as you asked") && text.contains("verdict"), "{text}");
+    assert!(H5mdReader::open(&trajectory).unwrap().frames().unwrap() > 0);
+}
+
+/// The key table of the README is the program's own.
+#[test]
+fn the_documented_keys_are_the_programs_keys() {
+    let bench = Bench::new("painn", &molecule(), INPUT);
+    let keys = bench.succeed(&["info", "--keys"]);
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    assert!(readme.contains(keys.trim()), "README.md does not hold what `verlet info --keys` prints");
+}
