@@ -5,6 +5,7 @@ use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
 use crate::config::{InitialVelocities, MassTarget, Precision, RunConfig};
 use crate::elements;
 use crate::error::{Error, Result};
+use crate::integrate::Integrator;
 use crate::model::Model;
 use crate::neighbors::NeighborList;
 use crate::output::RunInfo;
@@ -69,9 +70,9 @@ fn cpu<T: Real>(config: &RunConfig, model: &Model, system: &System) -> Result<Bo
     Ok(Box::new(CpuBackend::new(
         potential,
         system.clone(),
-        config.dynamics.timestep,
+        Integrator::new(config.dynamics.timestep, &system.masses, config.dynamics.thermostat),
         config.output.energy_interval,
-        config.dynamics.remove_centre_of_mass,
+        degrees_of_freedom(system.len(), config.dynamics.remove_centre_of_mass),
         description,
     )?))
 }

@@ -40,6 +40,8 @@ pub enum Dimension {
     Mass,
     /// Stored in eV.
     Energy,
+    /// Stored in 1/ps.
+    Rate,
     /// Energy drift, stored in kT per nanosecond and degree of freedom.
     Drift,
 }
@@ -57,6 +59,7 @@ impl Dimension {
             Dimension::Energy => {
                 &[("eV", 1.0), ("meV", 1e-3), ("kcal/mol", KCAL_PER_MOL), ("kJ/mol", KJ_PER_MOL), ("hartree", HARTREE)]
             }
+            Dimension::Rate => &[("1/ps", 1.0), ("1/fs", 1e3), ("1/ns", 1e-3)],
             Dimension::Drift => &[("kT/ns/dof", 1.0)],
         }
     }

@@ -9,6 +9,7 @@ use verlet::Result;
 use verlet::analysis::{Conservation, Limits};
 use verlet::backend::cpu::{CpuBackend, Filters, NetworkPotential, Potential, Real};
 use verlet::backend::{Backend, Evaluation};
+use verlet::integrate::Integrator;
 use verlet::output::{Frame, Sample};
 use verlet::simulation::{self, Observer, Schedule};
 use verlet::system::{Cell, System, velocities};
@@ -32,7 +33,9 @@ impl Potential for Springs {
 }
 
 fn backend<P: Potential>(potential: P, system: System, timestep: f64) -> CpuBackend<P> {
-    CpuBackend::new(potential, system, timestep, 1, false, "test".into()).unwrap()
+    let integrator = Integrator::new(timestep, &system.masses, None);
+    let freedom = 3 * system.len();
+    CpuBackend::new(potential, system, integrator, 1, freedom, "test".into()).unwrap()
 }
 
 fn advance(backend: &mut dyn Backend, steps: u64) -> Vec<Sample> {
@@ -88,7 +91,9 @@ fn ethanol<T: Real>(filters: Filters, timestep: f64) -> CpuBackend<NetworkPotent
     let mut system = verlet::system::structure::read_structure(&root.join("inputs/structures/ethanol.xyz"), 0).unwrap();
     system.velocities = Some(velocities::maxwell_boltzmann(&system, 300.0, 4, true));
     let potential = NetworkPotential::<T>::new(&model, &system.atomic_numbers, 1.0, filters).unwrap();
-    CpuBackend::new(potential, system, timestep, 1, true, "test".into()).unwrap()
+    let integrator = Integrator::new(timestep, &system.masses, None);
+    let freedom = 3 * system.len() - 3;
+    CpuBackend::new(potential, system, integrator, 1, freedom, "test".into()).unwrap()
 }
 
 #[test]

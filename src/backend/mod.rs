@@ -24,6 +24,26 @@ pub struct Evaluation {
     pub strain_derivative: Matrix3<f64>,
 }
 
+/// Everything that decides how a trajectory goes on: what a checkpoint holds, and the same on every backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Steps taken.
+    pub step: u64,
+    /// Å, unwrapped.
+    pub positions: Vec<Vector3<f64>>,
+    /// Å/fs.
+    pub velocities: Vec<Vector3<f64>>,
+    /// Energy that the heat bath has put in so far, eV.
+    pub heat: f64,
+    /// Kinetic energy right after the heat bath of the last step, eV; the full-step one without a bath.
+    pub kinetic: f64,
+    /// Positions at the last build of the neighbour list, Å: with them the next rebuild falls on the same step and the
+    /// list has the same order of pairs.
+    pub list_positions: Vec<Vector3<f64>>,
+    /// Rebuilds of the list so far.
+    pub list_rebuilds: u64,
+}
+
 /// Something that holds a system and can move it.
 pub trait Backend {
     /// One line for the user: device, precision, threads.
@@ -45,4 +65,13 @@ pub trait Backend {
 
     /// The current state in full.
     fn frame(&mut self) -> Result<Frame>;
+
+    /// What is needed to go on from here, exactly.
+    fn state(&mut self) -> Result<State>;
+
+    /// Goes on from a state of the same system: the path is that of the run the state was taken from, bit for bit.
+    ///
+    /// # Errors
+    /// [`Error::Run`](crate::Error::Run) when the state has another number of atoms or is no state at all.
+    fn restore(&mut self, state: &State) -> Result<()>;
 }

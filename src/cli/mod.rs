@@ -112,10 +112,20 @@ fn describe(config: &RunConfig, prepared: &Prepared) -> String {
         "not periodic".into()
     };
     let dynamics = &config.dynamics;
+    let ensemble = match &dynamics.thermostat {
+        None => "constant energy (NVE)".to_string(),
+        Some(bath) if bath.ramp_steps > 0 => format!(
+            "Langevin from {} to {} K, friction {} 1/ps",
+            bath.temperature,
+            bath.final_temperature,
+            bath.friction * 1e3
+        ),
+        Some(bath) => format!("Langevin at {} K, friction {} 1/ps", bath.temperature, bath.friction * 1e3),
+    };
     let time = dynamics.steps as f64 * dynamics.timestep * 1e-3;
     format!(
-        "system   {}, {} atoms, {cell}\nmodel    {}\nbackend  {}\nrun      {} steps of {} fs = {} ps, constant energy \
-         (NVE), {} degrees of freedom",
+        "system   {}, {} atoms, {cell}\nmodel    {}\nbackend  {}\nrun      {} steps of {} fs = {} ps, {}, {} degrees of \
+         freedom",
         system.formula(),
         system.len(),
         info::one_line(&prepared.model),
@@ -124,6 +134,7 @@ fn describe(config: &RunConfig, prepared: &Prepared) -> String {
         dynamics.timestep,
         // Binary fractions of a time step must not show.
         (time * 1e9).round() / 1e9,
+        ensemble,
         prepared.degrees_of_freedom,
     )
 }

@@ -95,7 +95,13 @@ pub const KEYS: &[Key] = &[
         "hydrogen-mass repartitioning: every hydrogen gets this mass, the heavy atom it is bound to gives it",
     ),
     key("model", "file", Kind::Path, "required", "the force field, a safetensors file"),
-    key("dynamics", "ensemble", Kind::Choice(&["nve"]), "nve", "constant energy (velocity Verlet)"),
+    key(
+        "dynamics",
+        "ensemble",
+        Kind::Choice(&["nve", "langevin"]),
+        "nve",
+        "constant energy (velocity Verlet), or Langevin dynamics at a temperature (BAOAB)",
+    ),
     key("dynamics", "timestep", Kind::Quantity(Dimension::Time, Sign::Positive), "0.5 fs", "time step"),
     key("dynamics", "steps", Kind::Integer(0, i64::MAX), "required, or duration", "number of steps"),
     key(
@@ -109,8 +115,23 @@ pub const KEYS: &[Key] = &[
         "dynamics",
         "temperature",
         Kind::Quantity(Dimension::Temperature, Sign::NotNegative),
-        "required for maxwell-boltzmann velocities",
-        "temperature of the initial velocities",
+        "required for langevin and for maxwell-boltzmann velocities",
+        "temperature of the initial velocities, and of the heat bath",
+    ),
+    key(
+        "dynamics",
+        "final_temperature",
+        Kind::Quantity(Dimension::Temperature, Sign::NotNegative),
+        "temperature",
+        "langevin: the bath's temperature changes linearly to this one over the steps of the input; a run extended \
+         beyond them goes on at this one",
+    ),
+    key(
+        "dynamics",
+        "friction",
+        Kind::Quantity(Dimension::Rate, Sign::NotNegative),
+        "1 1/ps",
+        "langevin: friction γ of the heat bath",
     ),
     key("dynamics", "seed", Kind::Integer(0, i64::MAX), "0", "seed of all random numbers"),
     key(
@@ -125,7 +146,8 @@ pub const KEYS: &[Key] = &[
         "remove_com",
         Kind::Boolean,
         "true",
-        "take the motion of the centre of mass out of the initial velocities (3N − 3 degrees of freedom, else 3N)",
+        "take the motion of the centre of mass out, at the start and in every step of a heat bath (3N − 3 degrees of \
+         freedom), or never (3N)",
     ),
     key(
         "neighbors",

@@ -9,6 +9,7 @@ pub use keys::{KEYS, Key, Kind, Sign};
 use crate::analysis::Limits;
 use crate::elements;
 use crate::error::{Error, Result};
+use crate::integrate::Thermostat;
 use crate::system::Cell;
 use crate::units::Dimension;
 use nalgebra::Matrix3;
@@ -126,8 +127,10 @@ pub struct DynamicsConfig {
     pub seed: u64,
     /// Where velocities come from.
     pub velocities: InitialVelocities,
-    /// Whether the centre of mass is brought to rest at the start.
+    /// Whether the centre of mass is kept at rest.
     pub remove_centre_of_mass: bool,
+    /// The heat bath; none at constant energy.
+    pub thermostat: Option<Thermostat>,
 }
 
 /// Which backend.
@@ -284,8 +287,7 @@ fn system(reader: &Reader, base: &Path) -> Result<SystemConfig> {
 }
 
 fn dynamics(reader: &Reader) -> Result<DynamicsConfig> {
-    // Only one choice so far; reading it refuses every other.
-    reader.text("dynamics", "ensemble")?;
+    let langevin = reader.text("dynamics", "ensemble")?.is_some_and(|found| found.value == "langevin");
     let timestep = reader.quantity("dynamics", "timestep")?.map_or(0.5, |found| found.value);
     let steps = match (reader.integer("dynamics", "steps")?, reader.quantity("dynamics", "duration")?) {
         (Some(steps), None) => steps.value,
@@ -304,18 +306,32 @@ fn dynamics(reader: &Reader) -> Result<DynamicsConfig> {
     let temperature = reader.quantity("dynamics", "temperature")?;
     let velocities = match reader.text("dynamics", "velocities")?.as_ref().map(|found| found.value.as_str()) {
         None | Some("maxwell-boltzmann") => InitialVelocities::MaxwellBoltzmann(
-            temperature.ok_or_else(|| reader.missing("dynamics", "temperature"))?.value,
+            temperature.as_ref().ok_or_else(|| reader.missing("dynamics", "temperature"))?.value,
         ),
         Some("file") => InitialVelocities::File,
         Some(_) => InitialVelocities::Zero,
     };
-    Ok(DynamicsConfig {
-        timestep,
-        steps,
-        seed: reader.integer("dynamics", "seed")?.map_or(0, |found| found.value),
-        velocities,
-        remove_centre_of_mass: reader.boolean("dynamics", "remove_com")?.unwrap_or(true),
-    })
+    let seed = reader.integer("dynamics", "seed")?.map_or(0, |found| found.value);
+    let remove_centre_of_mass = reader.boolean("dynamics", "remove_com")?.unwrap_or(true);
+    let friction = reader.quantity("dynamics", "friction")?;
+    let final_temperature = reader.quantity("dynamics", "final_temperature")?;
+    let thermostat = if langevin {
+        let temperature = temperature.ok_or_else(|| reader.missing("dynamics", "temperature"))?.value;
+        Some(Thermostat {
+            // 1/ps to 1/fs
+            friction: friction.map_or(1.0, |found| found.value) * 1e-3,
+            temperature,
+            final_temperature: final_temperature.as_ref().map_or(temperature, |found| found.value),
+            ramp_steps: if final_temperature.is_some() { steps } else { 0 },
+            seed,
+            remove_centre_of_mass,
+        })
+    } else if let Some(found) = friction.or(final_temperature) {
+        return Err(found.error("needs dynamics.ensemble = \"langevin\"; at constant energy there is no heat bath"));
+    } else {
+        None
+    };
+    Ok(DynamicsConfig { timestep, steps, seed, velocities, remove_centre_of_mass, thermostat })
 }
 
 fn backend(reader: &Reader) -> Result<BackendConfig> {

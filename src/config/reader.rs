@@ -194,9 +194,11 @@ fn quantity(value: &Value, dimension: Dimension, sign: Sign) -> Option<f64> {
     let value = match value {
         Value::String(text) => {
             let text = text.trim();
-            // The unit begins after the last character that can belong to a number; "1e3 fs" keeps its e.
-            let split = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
-            let number: f64 = text[..split].trim().parse().ok()?;
+            // The number is the longest beginning that reads as one: "1e3 fs" keeps its e, "1 1/ps" its second 1 in
+            // the unit.
+            let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+            let (number, split) =
+                ends.rev().find_map(|end| Some((text[..end].trim_end().parse::<f64>().ok()?, end)))?;
             let unit = text[split..].trim();
             number * if unit.is_empty() { 1.0 } else { dimension.factor(unit)? }
         }
@@ -294,9 +296,20 @@ mod tests {
         ] {
             assert_eq!(timestep(text), Some(value), "{text}");
         }
-        for text in
-            ["\"fs\"", "\"1 parsec\"", "\"\"", "-1", "0", "true", "[1]", "nan", "inf", "\"1 fs 2\"", "\"1e400 fs\""]
-        {
+        for text in [
+            "\"fs\"",
+            "\"1 parsec\"",
+            "\"\"",
+            "-1",
+            "0",
+            "true",
+            "[1]",
+            "nan",
+            "inf",
+            "\"1 fs 2\"",
+            "\"inf fs\"",
+            "\"1e400 fs\"",
+        ] {
             assert_eq!(timestep(text), None, "{text}");
         }
     }

@@ -1,6 +1,6 @@
 //! Moving atoms in time.
 
+mod baoab;
 pub mod philox;
-mod velocity_verlet;
 
-pub use velocity_verlet::VelocityVerlet;
+pub use baoab::{Bath, Integrator, Thermostat};

@@ -9,6 +9,8 @@
 pub enum Purpose {
     /// Maxwell–Boltzmann velocities at the start.
     InitialVelocities = 1,
+    /// Random forces of Langevin dynamics.
+    Langevin = 2,
 }
 
 /// Ten rounds of Philox4x32.

@@ -41,11 +41,31 @@ impl VerletList {
         if valid {
             return Ok(false);
         }
+        self.build(positions, cell)?;
+        self.builds += 1;
+        Ok(true)
+    }
+
+    fn build(&mut self, positions: &[Vector3<f64>], cell: &Cell) -> Result<()> {
         self.list = NeighborList::build(positions, cell, self.cutoff + self.skin)?;
         self.reference = positions.to_vec();
         self.cell = Some(cell.clone());
-        self.builds += 1;
-        Ok(true)
+        Ok(())
+    }
+
+    /// Makes the list again that was built at `positions`, the last of so many rebuilds.
+    ///
+    /// # Errors
+    /// As [`NeighborList::build`].
+    pub fn restore(&mut self, positions: &[Vector3<f64>], cell: &Cell, rebuilds: u64) -> Result<()> {
+        self.build(positions, cell)?;
+        self.builds = rebuilds + 1;
+        Ok(())
+    }
+
+    /// Positions of the last build; empty before the first.
+    pub fn reference(&self) -> &[Vector3<f64>] {
+        &self.reference
     }
 
     /// All pairs that can be inside the cutoff, and some outside.

@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     structures.add_argument("config")
     structures.add_argument("--student", type=Path, required=True, help="checkpoint")
     structures.add_argument("--out", type=Path, required=True, help="folder")
+    structures.add_argument("--only", nargs="+", help="some of ethanol, water8, water16, water64")
     structures.add_argument("--device", default="cpu")
 
     export = commands.add_parser("export", help="write NAME.safetensors and NAME.parity.json")
@@ -54,8 +55,14 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("--out", type=Path, required=True, help="folder")
 
     options = parser.parse_args(arguments)
-    steps = {"generate": _generate, "train": _train, "evaluate": _evaluate, "stability": _stability,
-             "structures": _structures, "export": _export}
+    steps = {
+        "generate": _generate,
+        "train": _train,
+        "evaluate": _evaluate,
+        "stability": _stability,
+        "structures": _structures,
+        "export": _export,
+    }
     steps[options.command](read_config(options.config), options)
 
 
@@ -94,7 +101,9 @@ def _stability(config, options) -> None:
     from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
-    rows = table(model, checkpoint["offsets"], load(config.data, float("inf")), options.steps, config.seed, options.systems)
+    rows = table(
+        model, checkpoint["offsets"], load(config.data, float("inf")), options.steps, config.seed, options.systems
+    )
     print(markdown(rows))
 
 
@@ -104,7 +113,7 @@ def _structures(config, options) -> None:
 
     model, checkpoint = load_student(config, options.student, options.device)
     options.out.mkdir(parents=True, exist_ok=True)
-    for path in input_structures(model, checkpoint["offsets"], options.out, config.seed):
+    for path in input_structures(model, checkpoint["offsets"], options.out, config.seed, options.only):
         print(path, flush=True)
 
 

@@ -134,8 +134,13 @@ def read_config(path: str | Path) -> Config:
     """Reads `path`; `data` in it is relative to the file's own folder."""
     path = Path(path)
     table = tomllib.loads(path.read_text())
-    lists = {"trajectories": Trajectories, "distortions": Distortions, "contacts": Contacts,
-             "boxes": Boxes, "sampled": Sampled}
+    lists = {
+        "trajectories": Trajectories,
+        "distortions": Distortions,
+        "contacts": Contacts,
+        "boxes": Boxes,
+        "sampled": Sampled,
+    }
     for key, kind in lists.items():
         table[key] = [_typed(kind, entry, key) for entry in table.get(key, [])]
     table["network"] = _typed(Network, table.get("network", {}), "network")

@@ -43,8 +43,13 @@ def load(folder: Path, largest_force: float) -> list[Trajectory]:
                 continue
             found.append(
                 Trajectory(
-                    str(file["system"]), str(file["split"]), int(file["temperature"]), file["numbers"],
-                    file["positions"][good], file["energies"][good], file["forces"][good],
+                    str(file["system"]),
+                    str(file["split"]),
+                    int(file["temperature"]),
+                    file["numbers"],
+                    file["positions"][good],
+                    file["energies"][good],
+                    file["forces"][good],
                     file["cell"] if file["periodic"] else None,
                 )
             )
@@ -144,8 +149,11 @@ def batches(frames: Frames, order: np.ndarray, most_frames: int, most_atoms: int
         raise ValueError("one frame alone is larger than a batch: raise batch_pairs or batch_atoms")
     groups, group, a, p = [], [], 0, 0
     for f in order:
-        if group and (len(group) == most_frames or a + frames.frame_atoms[f] >= most_atoms
-                      or p + frames.frame_pairs[f] > most_pairs):
+        if group and (
+            len(group) == most_frames
+            or a + frames.frame_atoms[f] >= most_atoms
+            or p + frames.frame_pairs[f] > most_pairs
+        ):
             groups.append(group)
             group, a, p = [], 0, 0
         group.append(f)

@@ -9,7 +9,7 @@ BOLTZMANN = 8.617333262e-5  # eV/K
 
 
 def thermal_velocities(masses, temperature, normal):
-    """Maxwell–Boltzmann velocities (Å/fs) for masses [..., N, 1] (u); normal(like) draws unit normal deviates [..., N, 3]."""
+    """Maxwell–Boltzmann velocities (Å/fs) for masses [N, 1] (u); normal() draws unit normal deviates [..., N, 3]."""
     return (BOLTZMANN * temperature * ACCELERATION / masses) ** 0.5 * normal()
 
 

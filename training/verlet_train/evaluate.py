@@ -30,17 +30,25 @@ def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory
             energy_errors.append(errors)
             means.append(errors.mean())
         f, e = np.concatenate(force_errors), np.concatenate(energy_errors)
-        rows.append({
-            "system": system, "temperature": temperature, "trajectories": len(members), "frames": len(e),
-            "force_mae": f.mean(), "force_rmse": np.sqrt((f**2).mean()), "energy_mae": np.abs(e).mean(),
-            "energy_bias": e.mean(),
-        })
+        rows.append(
+            {
+                "system": system,
+                "temperature": temperature,
+                "trajectories": len(members),
+                "frames": len(e),
+                "force_mae": f.mean(),
+                "force_rmse": np.sqrt((f**2).mean()),
+                "energy_mae": np.abs(e).mean(),
+                "energy_bias": e.mean(),
+            }
+        )
     return rows
 
 
 def markdown(rows: list[dict]) -> str:
     lines = [
-        "| system | T (K) | trajectories | frames | force MAE (meV/Å) | force RMSE (meV/Å) | energy MAE (meV/atom) | energy bias (meV/atom) |",
+        "| system | T (K) | trajectories | frames | force MAE (meV/Å) | force RMSE (meV/Å) "
+        "| energy MAE (meV/atom) | energy bias (meV/atom) |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:

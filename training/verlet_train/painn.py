@@ -39,7 +39,7 @@ class RadialBasis(nn.Module):
 
 
 class Message(nn.Module):
-    """Adds to every atom what its neighbours send: q [A, F], mu [A, 3, F] (None in the first layer, where it is zero)."""
+    """Adds to every atom what its neighbours send: q [A, F], mu [A, 3, F] (None in the first layer: it is zero)."""
 
     def __init__(self, features: int):
         super().__init__()
@@ -97,9 +97,7 @@ class Representation(nn.Module):
         envelope = 0.5 * (torch.cos(distance * (torch.pi / self.cutoff)) + 1) * (distance < self.cutoff)
         filters = self.filter_net(self.radial_basis(distance)) * envelope[:, None]
         q, mu = self.embedding.weight.index_select(0, numbers), None
-        for message, mixing, filter_ in zip(
-            self.interactions, self.mixing, filters.split(3 * self.features, dim=1)
-        ):
+        for message, mixing, filter_ in zip(self.interactions, self.mixing, filters.split(3 * self.features, dim=1)):
             q, mu = message(q, mu, filter_, unit, i, j)
             q, mu = mixing(q, mu)
         return q

@@ -19,9 +19,7 @@ def molecule(name: str, rng: np.random.Generator) -> Atoms:
         atoms = ase_molecule("CH3CH2OH")
         carbons = [a.index for a in atoms if a.symbol == "C"]
         oxygen = next(a.index for a in atoms if a.symbol == "O")
-        hydroxyl = min(
-            (a.index for a in atoms if a.symbol == "H"), key=lambda h: atoms.get_distance(h, oxygen)
-        )
+        hydroxyl = min((a.index for a in atoms if a.symbol == "H"), key=lambda h: atoms.get_distance(h, oxygen))
         alpha, beta = sorted(carbons, key=lambda c: atoms.get_distance(c, oxygen))
         atoms.set_dihedral(beta, alpha, oxygen, hydroxyl, rng.choice([180.0, 60.0, -60.0]), indices=[hydroxyl])
     else:

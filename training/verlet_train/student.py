@@ -35,8 +35,12 @@ class Student:
         frame, i, j, shift = pair_list(positions, self.model.cutoff, self.cell)
         base = frame * atoms
         energies, forces = energy_and_forces(
-            self.model, self.numbers.repeat(count), positions.reshape(-1, 3).to(self.dtype),
-            base + i, base + j, shift.to(self.dtype),
+            self.model,
+            self.numbers.repeat(count),
+            positions.reshape(-1, 3).to(self.dtype),
+            base + i,
+            base + j,
+            shift.to(self.dtype),
         )
         energies = energies.reshape(count, atoms).sum(1, dtype=torch.float64) + self.offset
         return energies, forces.reshape(count, atoms, 3).to(torch.float64)
@@ -55,7 +59,7 @@ def settle(student: Student, x, masses, normal, steps: int = 400):
 
 
 def sample(config: Config, model: PaiNN, offsets: dict[int, float], round: int) -> list[Job]:
-    """Runs the student's Langevin dynamics for the `[[sampled]]` entries of this round; returns jobs that label what it visited.
+    """Runs the student's Langevin dynamics for the `[[sampled]]` entries of this round; returns the labelling jobs.
 
     All runs of an entry advance together. One that leaves the physical (an atom faster than 1 Å/fs, or not a number)
     keeps the frames before that: those are where the student needs labels most.
@@ -112,7 +116,9 @@ def _run(config, model, offsets, entry: Sampled, boxes: list[Atoms], temperature
     return [run[np.isfinite(run).all((1, 2))] for run in np.array(kept).swapaxes(0, 1)]
 
 
-def constant_energy(student: Student, starts: np.ndarray, masses: np.ndarray, temperature: float, steps: int, seed: int):
+def constant_energy(
+    student: Student, starts: np.ndarray, masses: np.ndarray, temperature: float, steps: int, seed: int
+):
     """Velocity Verlet from thermal velocities, B copies at once; returns what a judgement of stability needs.
 
     Total energy [steps + 1, B] (eV) and kinetic temperature [steps + 1, B] (K), NaN from where a copy blew up.

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,13 @@ class Step:
 
     def __init__(self, model: PaiNN, frames: Frames, training: Training, example: Batches):
         self.model, self.frames, self.training = model, frames, training
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = list(model.parameters())
         self.average = [p.detach().clone() for p in self.parameters]
         device = frames.device
         self.rate = torch.tensor(0.0, device=device)
         self.decay = torch.tensor(0.0, device=device)
         on_gpu = torch.device(device).type == "cuda"
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.rate, capturable=on_gpu, amsgrad=False)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.rate, capturable=on_gpu)
         self.buffers = [t.clone() for t in example.rows(0)]
         # summed since the last report: loss, |energy error| per atom, |force error| per component, steps
         self.sums = torch.zeros(4, device=device)
@@ -70,7 +71,10 @@ class Step:
         force_size = torch.sqrt((force_error**2).sum(1) / 3 + 1e-12)
         loss = (
             smooth_l1(force_size, t.force_scale).sum() / atom_count
-            + t.energy_weight * (t.energy_scale / t.force_scale) * smooth_l1(energy_error, t.energy_scale).sum() / frame_count
+            + t.energy_weight
+            * (t.energy_scale / t.force_scale)
+            * smooth_l1(energy_error, t.energy_scale).sum()
+            / frame_count
         )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, t.gradient_clip, foreach=True)
@@ -78,10 +82,14 @@ class Step:
         with torch.no_grad():
             for mean, now in zip(self.average, self.parameters):
                 mean.lerp_(now.detach(), 1 - self.decay)
-            self.sums += torch.stack([
-                loss.detach(), energy_error.detach().abs().sum() / frame_count,
-                force_error.detach().abs().sum() / (3 * atom_count), torch.ones_like(frame_count),
-            ])
+            self.sums += torch.stack(
+                [
+                    loss.detach(),
+                    energy_error.detach().abs().sum() / frame_count,
+                    force_error.detach().abs().sum() / (3 * atom_count),
+                    torch.ones_like(frame_count),
+                ]
+            )
 
     def _eager(self):
         self.optimizer.zero_grad(set_to_none=True)
@@ -112,9 +120,6 @@ class Step:
             self.capture()
         self.graph.replay()
 
-    def state(self) -> dict:
-        return {"average": [a.cpu() for a in self.average], "optimizer": self.optimizer.state_dict()}
-
 
 def learning_rate(t: Training, done: float, step: int) -> float:
     """Linear warm-up, then a cosine from the first rate to the last; `done` runs from 0 to 1."""
@@ -124,40 +129,41 @@ def learning_rate(t: Training, done: float, step: int) -> float:
 
 
 def save_checkpoint(path: Path, step: Step, model: PaiNN, offsets, shortest, number: int) -> None:
-    """Weights, their average, optimizer state, offsets; written aside and renamed."""
+    """The averaged weights and what belongs to them; written aside and renamed, so that a file that exists is whole."""
     temporary = path.with_suffix(".tmp")
-    torch.save(
-        {"weights": {k: v.cpu() for k, v in model.state_dict().items()}, **step.state(), "offsets": offsets,
-         "shortest": shortest, "step": number},
-        temporary,
-    )
+    weights = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
+    for (name, _), mean in zip(model.named_parameters(), step.average, strict=True):
+        weights[name] = mean.cpu()
+    torch.save({"weights": weights, "offsets": offsets, "shortest": shortest, "step": number}, temporary)
     os.replace(temporary, path)
 
 
-def load_student(config: Config, path: Path, device="cpu", averaged=True) -> tuple[PaiNN, dict]:
-    """The network of a checkpoint, with its averaged weights unless told otherwise, and the checkpoint itself."""
+def load_student(config: Config, path: Path, device="cpu") -> tuple[PaiNN, dict]:
+    """The network of a checkpoint, and the checkpoint itself."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     model = build_network(config)
     model.load_state_dict(checkpoint["weights"])
-    if averaged:
-        with torch.no_grad():
-            for parameter, mean in zip((p for p in model.parameters() if p.requires_grad), checkpoint["average"]):
-                parameter.copy_(mean)
     return model.to(device), checkpoint
 
 
-def train(config: Config, output: Path, device: str, time_limit: float, start: Path | None = None,
-          learning_rate_from: float | None = None) -> None:
+def train(
+    config: Config,
+    output: Path,
+    device: str,
+    time_limit: float,
+    start: Path | None = None,
+    learning_rate_from: float | None = None,
+) -> None:
     """Trains until the step count or the time limit is reached (the schedule ends with whichever comes first).
 
-    `start` is a checkpoint whose averaged weights (and offsets) to begin from.
+    `start` is a checkpoint whose weights and offsets to begin from.
     """
     began = time.time()
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     t = config.training
     if learning_rate_from is not None:
-        t = Training(**{**t.__dict__, "learning_rate": learning_rate_from})
+        t = replace(t, learning_rate=learning_rate_from)
     trajectories = [x for x in load(config.data, t.largest_force) if x.split == "train"]
     if start is None:
         model, offsets = build_network(config).to(device), fit_offsets(trajectories, config.elements)
@@ -165,10 +171,12 @@ def train(config: Config, output: Path, device: str, time_limit: float, start: P
         model, checkpoint = load_student(config, start, device)
         offsets = checkpoint["offsets"]
     frames = Frames(trajectories, offsets, config.network.cutoff, device)
-    print(f"{len(frames)} frames, {len(frames.numbers) - 1} atoms, {len(frames.shifts) - 1} pairs; "
-          f"offsets {({k: round(v, 4) for k, v in offsets.items()})} eV; "
-          f"energies beyond them: {float(frames.energies[:-1].std()):.2f} eV spread; read in {time.time() - began:.0f} s",
-          flush=True)
+    print(
+        f"{len(frames)} frames, {len(frames.numbers) - 1} atoms, {len(frames.shifts) - 1} pairs; "
+        f"offsets { ({k: round(v, 4) for k, v in offsets.items()}) } eV; "
+        f"energies beyond them: {float(frames.energies[:-1].std()):.2f} eV spread; read in {time.time() - began:.0f} s",
+        flush=True,
+    )
 
     def epoch():
         return batches(frames, rng.permutation(len(frames)), t.batch_frames, t.batch_atoms, t.batch_pairs)
@@ -197,9 +205,13 @@ def train(config: Config, output: Path, device: str, time_limit: float, start: P
             if time.time() - reported > REPORT_EVERY:
                 loss, energy, force, count = step.sums.tolist()
                 step.sums.zero_()
-                print(f"step {number} epoch {epochs} {time.time() - first:.0f} s, {count / (time.time() - reported):.0f} steps/s: "
-                      f"loss {loss / count:.4f}, training MAE {1e3 * energy / count:.3f} meV/atom, "
-                      f"{1e3 * force / count:.2f} meV/Å, rate {learning_rate(t, done, number):.1e}", flush=True)
+                speed = count / (time.time() - reported)
+                print(
+                    f"step {number} epoch {epochs} {time.time() - first:.0f} s, {speed:.0f} steps/s: "
+                    f"loss {loss / count:.4f}, training MAE {1e3 * energy / count:.3f} meV/atom, "
+                    f"{1e3 * force / count:.2f} meV/Å, rate {learning_rate(t, done, number):.1e}",
+                    flush=True,
+                )
                 reported = time.time()
                 if not math.isfinite(loss):
                     raise FloatingPointError("the loss is no longer a number: lower the learning rate")

@@ -1,12 +1,12 @@
 //! The loop on the CPU: integrator, forces, samples.
 
 use super::Potential;
-use crate::backend::{Backend, Evaluation};
+use crate::backend::{Backend, Evaluation, State};
 use crate::elements;
 use crate::error::{Error, Result};
-use crate::integrate::VelocityVerlet;
+use crate::integrate::Integrator;
 use crate::output::{Frame, Sample};
-use crate::system::{System, degrees_of_freedom, kinetic_energy, temperature};
+use crate::system::{System, kinetic_energy, temperature};
 use nalgebra::Vector3;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,8 +15,10 @@ pub struct CpuBackend<P> {
     potential: P,
     system: System,
     velocities: Vec<Vector3<f64>>,
-    integrator: VelocityVerlet,
+    integrator: Integrator,
     evaluation: Evaluation,
+    heat: f64,
+    kinetic: f64,
     degrees_of_freedom: usize,
     log_interval: u64,
     step: u64,
@@ -26,25 +28,27 @@ pub struct CpuBackend<P> {
 impl<P: Potential> CpuBackend<P> {
     /// Starts at step 0 with the system's velocities (at rest without any) and computes the first forces.
     ///
-    /// `timestep` in fs; a sample is taken at every multiple of `log_interval` steps; `centre_of_mass_removed` says
-    /// how many degrees of freedom share the kinetic energy.
+    /// A sample is taken at every multiple of `log_interval` steps; `degrees_of_freedom` share the kinetic energy.
     ///
     /// # Errors
     /// What the first evaluation of the potential refuses.
     pub fn new(
         potential: P,
         system: System,
-        timestep: f64,
+        integrator: Integrator,
         log_interval: u64,
-        centre_of_mass_removed: bool,
+        degrees_of_freedom: usize,
         description: String,
     ) -> Result<Self> {
+        let velocities = system.velocities.clone().unwrap_or_else(|| vec![Vector3::zeros(); system.len()]);
         let mut backend = CpuBackend {
             potential,
-            velocities: system.velocities.clone().unwrap_or_else(|| vec![Vector3::zeros(); system.len()]),
-            integrator: VelocityVerlet::new(timestep, &system.masses),
+            kinetic: kinetic_energy(&system.masses, &velocities),
+            velocities,
+            integrator,
             evaluation: Evaluation::default(),
-            degrees_of_freedom: degrees_of_freedom(system.len(), centre_of_mass_removed),
+            heat: 0.0,
+            degrees_of_freedom,
             log_interval: log_interval.max(1),
             step: 0,
             description,
@@ -93,21 +97,31 @@ impl<P: Potential> CpuBackend<P> {
         self.integrator.kick(&mut self.velocities, &self.evaluation.forces);
         self.integrator.drift(&mut self.system.positions, &self.velocities);
         self.step += 1;
+        let bath = self.integrator.thermalise(&mut self.velocities, self.step);
+        self.integrator.drift(&mut self.system.positions, &self.velocities);
         self.evaluate()?;
         self.integrator.kick(&mut self.velocities, &self.evaluation.forces);
+        self.kinetic = match bath {
+            Some(bath) => {
+                self.heat += bath.heat;
+                bath.kinetic
+            }
+            None => kinetic_energy(&self.system.masses, &self.velocities),
+        };
         Ok(())
     }
 
     fn current_sample(&self) -> Sample {
-        let kinetic = kinetic_energy(&self.system.masses, &self.velocities);
+        // The bath acts in the middle of a step; energy is compared where a step ends.
+        let full_step = kinetic_energy(&self.system.masses, &self.velocities);
         Sample {
             step: self.step,
             time: self.step as f64 * self.integrator.timestep(),
-            kinetic,
+            kinetic: self.kinetic,
             potential: self.evaluation.energy,
-            conserved: kinetic + self.evaluation.energy,
-            temperature: temperature(kinetic, self.degrees_of_freedom),
-            list_rebuilds: self.potential.list_rebuilds(),
+            conserved: full_step + self.evaluation.energy - self.heat,
+            temperature: temperature(self.kinetic, self.degrees_of_freedom),
+            list_rebuilds: self.potential.list().1,
         }
     }
 }
@@ -145,5 +159,37 @@ impl<P: Potential> Backend for CpuBackend<P> {
             velocities: self.velocities.clone(),
             forces: self.evaluation.forces.clone(),
         })
+    }
+
+    fn state(&mut self) -> Result<State> {
+        let (list_positions, list_rebuilds) = self.potential.list();
+        Ok(State {
+            step: self.step,
+            positions: self.system.positions.clone(),
+            velocities: self.velocities.clone(),
+            heat: self.heat,
+            kinetic: self.kinetic,
+            list_positions: list_positions.to_vec(),
+            list_rebuilds,
+        })
+    }
+
+    fn restore(&mut self, state: &State) -> Result<()> {
+        let atoms = self.system.len();
+        if state.positions.len() != atoms || state.velocities.len() != atoms {
+            return Err(Error::Run(format!(
+                "the state has {} atoms, but the system has {atoms}; it belongs to another run",
+                state.positions.len()
+            )));
+        }
+        self.step = state.step;
+        self.system.positions.clone_from(&state.positions);
+        self.velocities.clone_from(&state.velocities);
+        self.heat = state.heat;
+        self.kinetic = state.kinetic;
+        if !state.list_positions.is_empty() {
+            self.potential.restore_list(&state.list_positions, &self.system.cell, state.list_rebuilds)?;
+        }
+        self.evaluate()
     }
 }

@@ -26,8 +26,18 @@ pub trait Potential: Send {
     /// [`Error::Run`](crate::Error::Run) when the positions make no sense, for example when they are not numbers.
     fn evaluate(&mut self, positions: &[Vector3<f64>], cell: &Cell, out: &mut Evaluation) -> Result<()>;
 
-    /// How often its neighbour list has been rebuilt; 0 where there is none.
-    fn list_rebuilds(&self) -> u64 {
-        0
+    /// Positions of the last build of its neighbour list, and how often it has been rebuilt; nothing where there is no
+    /// list.
+    fn list(&self) -> (&[Vector3<f64>], u64) {
+        (&[], 0)
+    }
+
+    /// Makes the neighbour list again as it was built at these positions.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate).
+    fn restore_list(&mut self, positions: &[Vector3<f64>], cell: &Cell, rebuilds: u64) -> Result<()> {
+        let _ = (positions, cell, rebuilds);
+        Ok(())
     }
 }

@@ -419,7 +419,11 @@ impl<T: Real> Potential for NetworkPotential<T> {
         Ok(())
     }
 
-    fn list_rebuilds(&self) -> u64 {
-        self.list.rebuilds()
+    fn list(&self) -> (&[Vector3<f64>], u64) {
+        (self.list.reference(), self.list.rebuilds())
+    }
+
+    fn restore_list(&mut self, positions: &[Vector3<f64>], cell: &Cell, rebuilds: u64) -> Result<()> {
+        self.list.restore(positions, cell, rebuilds)
     }
 }
