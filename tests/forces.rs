@@ -271,7 +271,8 @@ fn sizes_that_are_no_multiple_of_anything_work() {
             let (single, double) = (evaluate_as::<f32>(&model, &system, Filters::Table), evaluate(&model, &system));
             assert!((single.energy - double.energy).abs() < 2e-5 * system.len() as f64);
             let scale = 1.0 + double.forces.iter().map(|f| f.amax()).fold(0.0, f64::max);
-            assert!(largest(&single.forces, &double.forces) < 2e-5 * scale, "{architecture} {features} {layers}");
+            let error = largest(&single.forces, &double.forces);
+            assert!(error < 2e-5 * scale, "{architecture} {features} {layers}: {error:.1e} of {scale}");
             let sum: Vector3<f64> = double.forces.iter().sum();
             assert!(sum.norm() < 1e-12 * system.len() as f64);
         }

@@ -74,9 +74,9 @@ impl RadialMap {
 }
 
 /// σ(x) = x / (1 + e^−x) and its derivative.
-pub(crate) fn silu<T: num_traits::Float>(x: T) -> (T, T) {
-    let s = T::one() / (T::one() + (-x).exp());
-    (x * s, s * (T::one() + x * (T::one() - s)))
+fn silu(x: f64) -> (f64, f64) {
+    let s = 1.0 / (1.0 + (-x).exp());
+    (x * s, s * (1.0 + x * (1.0 - s)))
 }
 
 impl RadialFilter {

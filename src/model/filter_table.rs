@@ -5,6 +5,7 @@
 //! the tabulated energy is exactly conservative.
 
 use super::RadialFilter;
+use num_traits::Float;
 use rayon::prelude::*;
 
 /// Relative errors that a table must reach: of W against the largest |W|, of W' against the largest |W'|. Both are
@@ -16,7 +17,7 @@ const INTERVALS: (usize, usize) = (512, 8192);
 /// Cubic B-spline coefficients of all filters.
 ///
 /// On the interval k, with u the position in it from 0 to 1,
-/// W(d) = Σ_m B_m(u) c[k + m], m = 0…3, and dW/dd likewise with B'_m(u) / h.
+/// W(d) = Σ_m B_m(u) c[k + m], m = 0…3; see [`spline_weights`] for the derivative.
 #[derive(Debug, Clone)]
 pub struct FilterTable {
     /// Intervals between 0 and the cutoff.
@@ -79,18 +80,22 @@ impl TableError {
     }
 }
 
-/// The four B-spline weights at u ∈ [0, 1] and their derivatives with respect to u.
+/// The four cubic B-spline weights at u ∈ [0, 1], and the three quadratic ones that make the derivative out of
+/// differences of neighbouring coefficients: W'(d) = Σ_m e_m (c[k + m + 1] − c[k + m]) / h. Written like this nothing
+/// cancels but the differences themselves, which float32 needs.
 #[inline]
-pub fn spline_weights(u: f64) -> ([f64; 4], [f64; 4]) {
-    let v = 1.0 - u;
+pub fn spline_weights<T: Float>(u: T) -> ([T; 4], [T; 3]) {
+    let number = |x: f64| T::from(x).expect("a small number exists in every precision");
+    let (half, sixth, two_thirds) = (number(0.5), number(1.0 / 6.0), number(2.0 / 3.0));
+    let v = T::one() - u;
     (
         [
-            v * v * v / 6.0,
-            (3.0 * u * u * u - 6.0 * u * u + 4.0) / 6.0,
-            (3.0 * v * v * v - 6.0 * v * v + 4.0) / 6.0,
-            u * u * u / 6.0,
+            v * v * v * sixth,
+            u * u * (half * u - T::one()) + two_thirds,
+            v * v * (half * v - T::one()) + two_thirds,
+            u * u * u * sixth,
         ],
-        [-0.5 * v * v, 1.5 * u * u - 2.0 * u, -1.5 * v * v + 2.0 * v, 0.5 * u * u],
+        [half * v * v, half + u * v, half * u * u],
     )
 }
 
@@ -133,13 +138,13 @@ impl FilterTable {
                 let mut error = TableError::default();
                 let (mut w, mut dw) = (vec![0.0; self.width], vec![0.0; self.width]);
                 for &(layer, k) in chunk {
-                    for u in [0.25, 0.5] {
+                    for u in [0.25f64, 0.5] {
                         filter.evaluate(layer, (k as f64 + u) * self.spacing, &mut w, &mut dw);
-                        let (b, db) = spline_weights(u);
+                        let (b, e) = spline_weights(u);
                         for f in 0..self.width {
                             let c = |m: usize| self.coefficients[layer][(k + m) * self.width + f];
                             let value: f64 = (0..4).map(|m| b[m] * c(m)).sum();
-                            let slope: f64 = (0..4).map(|m| db[m] * c(m)).sum::<f64>() / self.spacing;
+                            let slope: f64 = (0..3).map(|m| e[m] * (c(m + 1) - c(m))).sum::<f64>() / self.spacing;
                             error = error.max(TableError {
                                 value: (value - w[f]).abs(),
                                 derivative: (slope - dw[f]).abs(),
@@ -236,10 +241,10 @@ mod tests {
 
     #[test]
     fn spline_weights_are_a_partition_of_one() {
-        for u in [0.0, 0.3, 1.0] {
-            let (b, db) = spline_weights(u);
+        for u in [0.0f64, 0.3, 1.0] {
+            let (b, e) = spline_weights(u);
             assert!((b.iter().sum::<f64>() - 1.0).abs() < 1e-15);
-            assert!(db.iter().sum::<f64>().abs() < 1e-15);
+            assert!((e.iter().sum::<f64>() - 1.0).abs() < 1e-15);
         }
     }
 

@@ -13,7 +13,6 @@ mod spec;
 mod weights;
 
 pub use defects::StudentDefects;
-pub(crate) use filter::silu;
 pub use filter::{RadialFilter, RadialMap};
 pub use filter_table::{FilterTable, Grid, TableError, spline_weights};
 pub use spec::{Architecture, Spec};

@@ -6,6 +6,7 @@ use crate::neighbors::{NeighborList, pair_vector};
 use crate::system::Cell;
 use nalgebra::Vector3;
 use rayon::prelude::*;
+use std::cmp::Ordering;
 
 /// One directed pair (centre i, neighbour j) inside the cutoff.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,15 @@ pub(super) struct Pairs<T> {
     compact: Vec<u32>,
 }
 
+/// Atoms that one task looks at.
+const BLOCK: usize = 32;
+
+/// What one task finds: the ends of its rows, and each pair with its index in the Verlet list.
+struct Block<T> {
+    ends: Vec<usize>,
+    pairs: Vec<(u32, Pair<T>)>,
+}
+
 const OUTSIDE: u32 = u32::MAX;
 
 impl<T: Real> Pairs<T> {
@@ -55,33 +65,36 @@ impl<T: Real> Pairs<T> {
         locate: impl Fn(f64) -> (usize, f64) + Sync,
     ) -> Result<()> {
         let atoms = positions.len();
-        let rows: Vec<Vec<(usize, Pair<T>)>> = (0..atoms)
+        let blocks: Vec<Block<T>> = (0..atoms.div_ceil(BLOCK))
             .into_par_iter()
-            .map(|i| {
-                let mut row = Vec::new();
-                for p in list.row(i) {
-                    let j = list.neighbors[p] as usize;
-                    let r = pair_vector(positions, cell, i, j, list.shifts[p]);
-                    let d = r.norm();
-                    // A distance that is not a number is inside, so that it is found.
-                    if d >= cutoff {
-                        continue;
-                    }
-                    let (interval, fraction) = locate(d);
-                    let direction = r / (d + epsilon);
-                    row.push((
-                        p,
-                        Pair {
+            .map(|block| {
+                let mut found = Block { ends: Vec::with_capacity(BLOCK), pairs: Vec::new() };
+                let range = block * BLOCK..((block + 1) * BLOCK).min(atoms);
+                found.pairs.reserve(list.offsets[range.end] - list.offsets[range.start]);
+                for i in range {
+                    for p in list.row(i) {
+                        let j = list.neighbors[p] as usize;
+                        let r = pair_vector(positions, cell, i, j, list.shifts[p]);
+                        let d = r.norm();
+                        // A distance that is not a number is inside, so that it is found.
+                        if d >= cutoff {
+                            continue;
+                        }
+                        let (interval, fraction) = locate(d);
+                        let direction = r / (d + epsilon);
+                        let pair = Pair {
                             neighbor: list.neighbors[p],
                             reverse: list.reverse[p],
                             interval: interval as u32,
                             fraction: T::of(fraction),
                             distance: T::of(d),
                             direction: [T::of(direction.x), T::of(direction.y), T::of(direction.z)],
-                        },
-                    ));
+                        };
+                        found.pairs.push((p as u32, pair));
+                    }
+                    found.ends.push(found.pairs.len());
                 }
-                row
+                found
             })
             .collect();
 
@@ -90,21 +103,23 @@ impl<T: Real> Pairs<T> {
         self.pairs.clear();
         self.compact.clear();
         self.compact.resize(list.len(), OUTSIDE);
-        for (i, row) in rows.iter().enumerate() {
-            for (p, pair) in row {
-                // Written so that NaN fails.
-                let apart = pair.distance > T::zero();
-                if !apart {
-                    return Err(Error::Run(format!(
-                        "atoms {} and {} are at the same place or no longer have a position",
-                        i + 1,
-                        pair.neighbor + 1
-                    )));
-                }
-                self.compact[*p] = self.pairs.len() as u32;
+        for block in &blocks {
+            let base = self.pairs.len();
+            self.offsets.extend(block.ends.iter().map(|end| base + end));
+            for (p, pair) in &block.pairs {
+                self.compact[*p as usize] = self.pairs.len() as u32;
                 self.pairs.push(*pair);
             }
-            self.offsets.push(self.pairs.len());
+        }
+        // Written so that NaN fails.
+        if let Some(p) =
+            self.pairs.iter().position(|pair| !matches!(pair.distance.partial_cmp(&T::zero()), Some(Ordering::Greater)))
+        {
+            return Err(Error::Run(format!(
+                "atoms {} and {} are at the same place or no longer have a position",
+                self.offsets.partition_point(|&offset| offset <= p),
+                self.pairs[p].neighbor + 1
+            )));
         }
         for pair in &mut self.pairs {
             pair.reverse = self.compact[pair.reverse as usize];

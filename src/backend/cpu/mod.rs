@@ -2,16 +2,24 @@
 
 mod dense;
 mod engine;
+mod filters;
 
 mod geometry;
 mod message;
 mod network;
 mod real;
+mod simd;
 mod update;
 
 pub use engine::CpuBackend;
-pub use network::{Filters, NetworkPotential};
+pub use filters::Filters;
+pub use network::NetworkPotential;
 pub use real::Real;
+
+/// The vector instructions that the kernels use on this processor.
+pub fn instructions() -> &'static str {
+    simd::name()
+}
 
 use super::Evaluation;
 use crate::error::Result;

@@ -1,73 +1,23 @@
 //! Energy and forces of a network: forward pass and hand-written adjoint.
+//!
+//! Atoms are worked on in blocks, a task each. What belongs to one atom alone (update, context, readout and their
+//! adjoints) follows in the same task as the messages before it, so a layer is one parallel pass in each direction.
 
 use super::Potential;
 use super::dense::{Dense, silu, silu_backward};
-use super::geometry::{Pair, Pairs};
-use super::message::{self, FilterSource, PairGradient, Row, Scratch, Sender};
+use super::filters::{Filters, Source};
+use super::geometry::Pairs;
+use super::message::{self, PairGradient, Row, Sender};
 use super::real::Real;
+use super::simd::{Isa, Kernel, dispatch, padded};
 use super::update::{Saved, Update};
 use crate::backend::Evaluation;
 use crate::error::Result;
-use crate::model::{self, Grid, Model, RadialFilter};
+use crate::model::Model;
 use crate::neighbors::VerletList;
 use crate::system::Cell;
 use nalgebra::{Matrix3, Vector3};
 use rayon::prelude::*;
-
-/// How radial filters are evaluated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filters {
-    /// From the radial functions, in float64: the oracle.
-    Direct,
-    /// From a cubic B-spline table, see [`model::FilterTable`].
-    Table,
-}
-
-/// The filters in the network's precision.
-enum Source<T> {
-    Direct(RadialFilter),
-    Table { coefficients: Vec<Vec<T>>, grid: Grid },
-}
-
-impl<T: Real> FilterSource<T> for Source<T> {
-    fn fill(&self, layer: usize, pair: &Pair<T>, w: &mut [T], dw: Option<&mut [T]>) {
-        let width = w.len();
-        match self {
-            Source::Direct(filter) => {
-                let (mut wide, mut slope) = (vec![0.0; width], vec![0.0; width]);
-                filter.evaluate(layer, pair.distance.wide(), &mut wide, &mut slope);
-                for (w, x) in w.iter_mut().zip(wide) {
-                    *w = T::of(x);
-                }
-                for (dw, x) in dw.into_iter().flatten().zip(slope) {
-                    *dw = T::of(x);
-                }
-            }
-            Source::Table { coefficients, grid } => {
-                let start = pair.interval as usize * width;
-                let c = &coefficients[layer][start..start + 4 * width];
-                let (c0, c1, c2, c3) =
-                    (&c[..width], &c[width..2 * width], &c[2 * width..3 * width], &c[3 * width..4 * width]);
-                let (b, db) = weights(pair.fraction);
-                for k in 0..width {
-                    w[k] = b[0] * c0[k] + b[1] * c1[k] + b[2] * c2[k] + b[3] * c3[k];
-                }
-                if let Some(dw) = dw {
-                    let db = db.map(|x| x / T::of(grid.spacing));
-                    for k in 0..width {
-                        dw[k] = db[0] * c0[k] + db[1] * c1[k] + db[2] * c2[k] + db[3] * c3[k];
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Spline weights, narrowed only after they have been computed.
-fn weights<T: Real>(fraction: T) -> ([T; 4], [T; 4]) {
-    let (b, db) = model::spline_weights(fraction.wide());
-    (b.map(T::of), db.map(T::of))
-}
 
 /// One layer in the network's precision.
 struct Layer<T> {
@@ -78,21 +28,30 @@ struct Layer<T> {
 /// What the forward pass keeps of a layer for the adjoint, for all atoms.
 #[derive(Default)]
 struct Kept<T> {
-    /// μ before the layer, `[N][3F]`; empty in the first.
-    mu: Vec<T>,
-    /// Hidden layer of the message context before its activation, `[N][F]`.
+    /// Hidden layer of the message context before its activation, `[N][F]`; unused without a context.
     context: Vec<T>,
     /// x, `[N][3F]`.
     x: Vec<T>,
+    /// μ after the layer, `[N][3F]`.
+    mu: Vec<T>,
     /// See [`Saved`].
     vectors: Vec<T>,
     hidden: Vec<T>,
     coefficients: Vec<T>,
 }
 
+/// The weights, and the sizes that go with them.
+struct Network<T> {
+    /// F, padded to whole blocks of eight.
+    features: usize,
+    layers: Vec<Layer<T>>,
+    readout: Vec<Dense<T>>,
+    filters: Source<T>,
+}
+
 /// A network on the CPU: a [`Potential`] in precision `T`, float64 outside the network.
 pub struct NetworkPotential<T> {
-    features: usize,
+    network: Network<T>,
     cutoff: f64,
     direction_epsilon: f64,
     energy_unit: f64,
@@ -100,18 +59,25 @@ pub struct NetworkPotential<T> {
     embedding: Vec<T>,
     /// Energy offset of each atom, eV.
     offsets: Vec<f64>,
-    layers: Vec<Layer<T>>,
-    readout: Vec<Dense<T>>,
-    filters: Source<T>,
     list: VerletList,
     pairs: Pairs<T>,
     kept: Vec<Kept<T>>,
+    /// Scalars on the way forward, their gradient on the way back, `[N][F]`.
+    scalars: Vec<T>,
+    /// Gradients of the scalars and vectors between message and update of one layer, and of the next.
+    gradients: [(Vec<T>, Vec<T>); 2],
+    energies: Vec<T>,
+    pair_gradients: Vec<PairGradient<T>>,
 }
 
-/// Atoms a task works on at once. It depends on nothing but the size of the system, so the same system always gives
-/// the same bits.
+/// Atoms a task works on at once: a multiple of the six rows of a matrix product, small enough that small molecules
+/// have work for several threads. It depends on nothing but the size of the system.
 fn block_size(atoms: usize) -> usize {
-    if atoms < 64 { 8 } else { 32 }
+    match atoms {
+        0..=24 => 6,
+        25..=96 => 12,
+        _ => 24,
+    }
 }
 
 impl<T: Real> NetworkPotential<T> {
@@ -122,38 +88,52 @@ impl<T: Real> NetworkPotential<T> {
     pub fn new(model: &Model, atomic_numbers: &[u8], skin: f64, filters: Filters) -> Result<Self> {
         model.check_elements(atomic_numbers)?;
         let f = model.features();
-        let filters = match filters {
-            Filters::Direct => Source::Direct(model.filter.clone()),
-            Filters::Table => {
-                let table = model.filter_table();
-                let narrow = |c: &Vec<f64>| c.iter().map(|&x| T::of(x)).collect();
-                Source::Table { coefficients: table.coefficients.iter().map(narrow).collect(), grid: table.grid() }
+        let wide = padded(f);
+        let atoms = atomic_numbers.len();
+        let mut embedding = vec![T::zero(); atoms * wide];
+        for (&z, row) in atomic_numbers.iter().zip(embedding.chunks_exact_mut(wide)) {
+            for (to, &from) in row.iter_mut().zip(&model.embedding[z as usize * f..(z as usize + 1) * f]) {
+                *to = T::of(from);
             }
-        };
+        }
+        let zeros = |stride: usize| vec![T::zero(); atoms * stride * wide];
         Ok(NetworkPotential {
-            features: f,
+            network: Network {
+                features: wide,
+                layers: model
+                    .layers
+                    .iter()
+                    .map(|layer| Layer {
+                        context: layer.context.as_ref().map(|[a, b]| [Dense::padded(a, 1, 1), Dense::padded(b, 1, 3)]),
+                        update: Update::new(&layer.update),
+                    })
+                    .collect(),
+                readout: readout(model),
+                filters: Source::new(model, filters),
+            },
             cutoff: model.cutoff(),
             direction_epsilon: model.direction_epsilon,
             energy_unit: model.energy_unit,
-            embedding: atomic_numbers
-                .iter()
-                .flat_map(|&z| &model.embedding[z as usize * f..(z as usize + 1) * f])
-                .map(|&x| T::of(x))
-                .collect(),
             offsets: atomic_numbers.iter().map(|&z| model.offsets[z as usize]).collect(),
-            layers: model
-                .layers
-                .iter()
-                .map(|layer| Layer {
-                    context: layer.context.as_ref().map(|[a, b]| [Dense::new(a), Dense::new(b)]),
-                    update: Update::new(&layer.update),
-                })
-                .collect(),
-            readout: model.readout.iter().map(Dense::new).collect(),
-            filters,
             list: VerletList::new(model.cutoff(), skin),
             pairs: Pairs::default(),
-            kept: model.layers.iter().map(|_| Kept::default()).collect(),
+            kept: model
+                .layers
+                .iter()
+                .map(|_| Kept {
+                    context: zeros(1),
+                    x: zeros(3),
+                    mu: zeros(3),
+                    vectors: zeros(6),
+                    hidden: zeros(1),
+                    coefficients: zeros(3),
+                })
+                .collect(),
+            scalars: zeros(1),
+            gradients: [(zeros(1), zeros(3)), (zeros(1), zeros(3))],
+            energies: vec![T::zero(); atoms],
+            pair_gradients: Vec::new(),
+            embedding,
         })
     }
 
@@ -162,156 +142,129 @@ impl<T: Real> NetworkPotential<T> {
         self.pairs.pairs.len()
     }
 
-    /// Runs all layers; returns the final scalars `[N][F]`.
-    fn forward(&mut self, atoms: usize) -> Vec<T> {
-        let f = self.features;
-        let block = block_size(atoms);
-        let last = self.layers.len() - 1;
-        let mut q = self.embedding.clone();
-        let mut mu: Vec<T> = Vec::new();
-        for (l, (layer, kept)) in self.layers.iter().zip(&mut self.kept).enumerate() {
-            kept.x.resize(atoms * 3 * f, T::zero());
-            kept.context.resize(if layer.context.is_some() { atoms * f } else { 0 }, T::zero());
-            send(layer.context.as_ref(), (f, block), &q, &mut kept.context, &mut kept.x);
-            for (field, stride) in [(&mut kept.vectors, 6), (&mut kept.hidden, 1), (&mut kept.coefficients, 3)] {
-                field.resize(atoms * stride * f, T::zero());
-            }
-            // μ before the layer is gathered by everybody: the new one needs room of its own.
-            kept.mu = std::mem::take(&mut mu);
-            mu = if l == 0 { vec![T::zero(); atoms * 3 * f] } else { kept.mu.clone() };
-            let before = (l > 0).then_some(kept.mu.as_slice());
-            let (pairs, filters, x) = (&self.pairs, &self.filters, &kept.x);
-            (
-                q.par_chunks_mut(block * f),
+    /// Runs all layers and the readout, and on the way back the readout's and the last update's adjoint: after it
+    /// `energies` are known and `gradients[0]` are those between message and update of the last layer.
+    fn forward(&mut self) {
+        let network = &self.network;
+        let f = network.features;
+        let block = block_size(self.energies.len());
+        let last = network.layers.len() - 1;
+        self.scalars.copy_from_slice(&self.embedding);
+        {
+            let Kept { context, x, .. } = &mut self.kept[0];
+            (self.scalars.par_chunks(block * f), context.par_chunks_mut(block * f), x.par_chunks_mut(block * 3 * f))
+                .into_par_iter()
+                .for_each(|(q, hidden, x)| dispatch(First { layer: &network.layers[0], f, q, hidden, x }));
+        }
+        for l in 0..=last {
+            let (done, rest) = self.kept.split_at_mut(l + 1);
+            let (before, here) = done.split_at_mut(l);
+            let Kept { x, mu, vectors, hidden, coefficients, .. } = &mut here[0];
+            let vectors_before = before.last().map(|kept| kept.mu.as_slice());
+            let (row_pairs, x) = (&self.pairs, &*x);
+            let blocks = (
+                self.scalars.par_chunks_mut(block * f),
                 mu.par_chunks_mut(block * 3 * f),
-                kept.vectors.par_chunks_mut(block * 6 * f),
-                kept.hidden.par_chunks_mut(block * f),
-                kept.coefficients.par_chunks_mut(block * 3 * f),
+                vectors.par_chunks_mut(block * 6 * f),
+                hidden.par_chunks_mut(block * f),
+                coefficients.par_chunks_mut(block * 3 * f),
             )
                 .into_par_iter()
                 .enumerate()
-                .for_each_init(
-                    || Scratch::new(f),
-                    |scratch, (chunk, (q, mu, vectors, hidden, coefficients))| {
-                        let count = q.len() / f;
-                        for a in 0..count {
-                            message::forward(
-                                &Row { filters, layer: l, pairs: pairs.row(chunk * block + a) },
-                                x,
-                                before,
-                                &mut q[a * f..(a + 1) * f],
-                                &mut mu[a * 3 * f..(a + 1) * 3 * f],
-                                scratch.filter(),
-                            );
-                        }
-                        layer.update.forward(count, l == last, q, mu, &mut Saved { vectors, hidden, coefficients });
-                    },
-                );
-        }
-        q
-    }
-
-    /// Per-atom energies in the network's unit, and their gradient with respect to the final scalars (in place of
-    /// them).
-    fn read_out(&self, q: &mut [T]) -> Vec<T> {
-        let f = self.features;
-        let atoms = q.len() / f;
-        let block = block_size(atoms);
-        let mut energies = vec![T::zero(); atoms];
-        (q.par_chunks_mut(block * f), energies.par_chunks_mut(block)).into_par_iter().for_each(|(q, energies)| {
-            let count = energies.len();
-            let deepest = self.readout.len() - 1;
-            // Values before each activation.
-            let mut hidden: Vec<Vec<T>> = Vec::with_capacity(deepest);
-            let mut input = q.to_vec();
-            for dense in &self.readout[..deepest] {
-                let mut h = vec![T::zero(); count * dense.outputs];
-                dense.forward(count, &input, &mut h);
-                input = vec![T::zero(); h.len()];
-                silu(&h, &mut input);
-                hidden.push(h);
-            }
-            self.readout[deepest].forward(count, &input, energies);
-            let mut gradient = vec![T::one(); count];
-            for (dense, h) in self.readout[1..].iter().zip(&hidden).rev() {
-                let mut before = vec![T::zero(); count * dense.inputs];
-                dense.backward(count, &gradient, T::zero(), &mut before);
-                silu_backward(h, &mut before);
-                gradient = before;
-            }
-            self.readout[0].backward(count, &gradient, T::zero(), q);
-        });
-        energies
-    }
-
-    /// From the gradient of the final scalars to the gradients of all pairs.
-    fn backward(&mut self, mut gq: Vec<T>) -> Vec<PairGradient<T>> {
-        let f = self.features;
-        let atoms = gq.len() / f;
-        let block = block_size(atoms);
-        let pairs = &self.pairs;
-        let mut gmu = vec![T::zero(); atoms * 3 * f];
-        let mut gradients = vec![PairGradient::default(); pairs.pairs.len()];
-        for (l, layer) in self.layers.iter().enumerate().rev() {
-            let kept = &mut self.kept[l];
-            (
-                gq.par_chunks_mut(block * f),
-                gmu.par_chunks_mut(block * 3 * f),
-                kept.vectors.par_chunks_mut(block * 6 * f),
-                kept.hidden.par_chunks_mut(block * f),
-                kept.coefficients.par_chunks_mut(block * 3 * f),
-            )
-                .into_par_iter()
-                .for_each(|(gq, gmu, vectors, hidden, coefficients)| {
-                    layer.update.backward(gq.len() / f, gq, gmu, &Saved { vectors, hidden, coefficients });
+                .map(|(chunk, (q, mu, vectors, hidden, coefficients))| LayerForward {
+                    network,
+                    layer: l,
+                    first: chunk * block,
+                    pairs: row_pairs,
+                    x,
+                    vectors_before,
+                    q,
+                    mu,
+                    saved: Saved { vectors, hidden, coefficients },
                 });
+            match rest.first_mut() {
+                Some(next) => {
+                    (blocks, next.context.par_chunks_mut(block * f), next.x.par_chunks_mut(block * 3 * f))
+                        .into_par_iter()
+                        .for_each(|(forward, hidden, x)| {
+                            let layer = &network.layers[l + 1];
+                            dispatch(Middle { forward, layer, hidden, x });
+                        });
+                }
+                None => {
+                    let (gq, gmu) = &mut self.gradients[0];
+                    (
+                        blocks,
+                        self.energies.par_chunks_mut(block),
+                        gq.par_chunks_mut(block * f),
+                        gmu.par_chunks_mut(block * 3 * f),
+                    )
+                        .into_par_iter()
+                        .for_each(|(forward, energies, gq, gmu)| dispatch(Last { forward, energies, gq, gmu }));
+                }
+            }
+        }
+    }
 
-            // The gradients at the centres are gathered by everybody: the new ones need room of their own.
-            let (mut gq_before, mut gmu_before) = (gq.clone(), gmu.clone());
-            let (kept, filters) = (&self.kept[l], &self.filters);
-            let rows = split_rows(&mut gradients, &pairs.offsets, block);
-            (gq_before.par_chunks_mut(block * f), gmu_before.par_chunks_mut(block * 3 * f), rows)
+    /// From the gradients of the last layer to the gradients of all pairs.
+    fn backward(&mut self) {
+        let network = &self.network;
+        let f = network.features;
+        let block = block_size(self.energies.len());
+        let pairs = &self.pairs;
+        self.pair_gradients.clear();
+        self.pair_gradients.resize(pairs.pairs.len(), PairGradient::default());
+        for l in (0..network.layers.len()).rev() {
+            let (before, here) = self.kept.split_at_mut(l);
+            let kept = &here[0];
+            let [from, to] = &mut self.gradients;
+            let rows = split_rows(&mut self.pair_gradients, &pairs.offsets, block);
+            let centres = (from.0.as_slice(), from.1.as_slice());
+            let messages = (to.0.par_chunks_mut(block * f), to.1.par_chunks_mut(block * 3 * f), rows)
                 .into_par_iter()
                 .enumerate()
-                .for_each_init(
-                    || Scratch::new(f),
-                    |scratch, (chunk, (gq_before, gmu_before, gradients))| {
-                        let first = chunk * block;
-                        let count = gq_before.len() / f;
-                        let mut gx = vec![T::zero(); count * 3 * f];
-                        for a in 0..count {
-                            let atom = first + a;
-                            let vectors = atom * 3 * f..(atom + 1) * 3 * f;
-                            let base = pairs.offsets[first];
-                            message::backward(
-                                &Row { filters, layer: l, pairs: pairs.row(atom) },
-                                &Sender { x: &kept.x[vectors.clone()], mu: (l > 0).then(|| &kept.mu[vectors]) },
-                                (&gq, &gmu),
-                                &mut gx[a * 3 * f..(a + 1) * 3 * f],
-                                &mut gmu_before[a * 3 * f..(a + 1) * 3 * f],
-                                &mut gradients[pairs.offsets[atom] - base..pairs.offsets[atom + 1] - base],
-                                scratch,
-                            );
-                        }
-                        // The first layer's scalars are the embedding, which no position changes.
-                        if l > 0 {
-                            let hidden = kept.context.get(first * f..(first + count) * f).unwrap_or_default();
-                            send_backward(layer.context.as_ref(), f, hidden, &gx, gq_before);
-                        }
-                    },
-                );
-            (gq, gmu) = (gq_before, gmu_before);
+                .map(|(chunk, (gq, gmu, gradients))| LayerBackward {
+                    network,
+                    layer: l,
+                    first: chunk * block,
+                    pairs,
+                    context: &kept.context,
+                    x: &kept.x,
+                    mu: None,
+                    centres,
+                    gq,
+                    gmu,
+                    gradients,
+                });
+            match before.last_mut() {
+                None => messages.for_each(dispatch),
+                Some(Kept { mu, vectors, hidden, coefficients, .. }) => {
+                    let mu = mu.as_slice();
+                    (
+                        messages,
+                        vectors.par_chunks_mut(block * 6 * f),
+                        hidden.par_chunks_mut(block * f),
+                        coefficients.par_chunks_mut(block * 3 * f),
+                    )
+                        .into_par_iter()
+                        .for_each(|(messages, vectors, hidden, coefficients)| {
+                            let messages = LayerBackward { mu: Some(mu), ..messages };
+                            let update = &network.layers[l - 1].update;
+                            dispatch(Back { messages, update, saved: Saved { vectors, hidden, coefficients } });
+                        });
+                }
+            }
+            self.gradients.swap(0, 1);
         }
-        gradients
     }
 
     /// From pair gradients to forces and strain derivative, in float64.
-    fn collect(&self, gradients: &[PairGradient<T>], forces: &mut Vec<Vector3<f64>>) -> Matrix3<f64> {
+    fn collect(&self, forces: &mut Vec<Vector3<f64>>) -> Matrix3<f64> {
         let (pairs, unit, epsilon) = (&self.pairs, self.energy_unit, self.direction_epsilon);
         // ∂E/∂r of the directed pair (neighbour ← centre) of a row entry; its r is −r of the entry.
         let gradient = |p: usize| {
             let pair = &pairs.pairs[p];
-            let g = &gradients[p];
+            let g = &self.pair_gradients[p];
             let d = pair.distance.wide();
             let u = Vector3::from(pair.direction.map(|x| -x.wide()));
             let gu = Vector3::from(g.direction.map(T::wide));
@@ -322,6 +275,7 @@ impl<T: Real> NetworkPotential<T> {
         let atoms = pairs.offsets.len() - 1;
         let parts: Vec<(Vector3<f64>, Matrix3<f64>)> = (0..atoms)
             .into_par_iter()
+            .with_min_len(16)
             .map(|atom| {
                 let mut force = Vector3::zeros();
                 let mut strain = Matrix3::zeros();
@@ -341,19 +295,189 @@ impl<T: Real> NetworkPotential<T> {
     }
 }
 
+/// The readout: its hidden layers are padded like features, its single output is not.
+fn readout<T: Real>(model: &Model) -> Vec<Dense<T>> {
+    let (last, hidden) = model.readout.split_last().expect("the spec asks for two layers at least");
+    hidden.iter().map(|dense| Dense::padded(dense, 1, 1)).chain([Dense::new(last)]).collect()
+}
+
+/// The first message's sender side: x of layer 0.
+struct First<'a, T> {
+    layer: &'a Layer<T>,
+    f: usize,
+    q: &'a [T],
+    hidden: &'a mut [T],
+    x: &'a mut [T],
+}
+
+impl<T: Real> Kernel for First<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        send::<I, T>(self.layer, self.f, self.q, self.hidden, self.x);
+    }
+}
+
+/// Messages and update of one layer, for a block of atoms.
+struct LayerForward<'a, T> {
+    network: &'a Network<T>,
+    layer: usize,
+    /// The block's first atom.
+    first: usize,
+    pairs: &'a Pairs<T>,
+    /// x of all atoms.
+    x: &'a [T],
+    /// μ of all atoms before the layer; `None` in the first.
+    vectors_before: Option<&'a [T]>,
+    q: &'a mut [T],
+    mu: &'a mut [T],
+    saved: Saved<'a, T>,
+}
+
+impl<T: Real> LayerForward<'_, T> {
+    #[inline(always)]
+    fn forward<I: Isa>(&mut self) {
+        let f = self.network.features;
+        let atoms = self.q.len() / f;
+        let own = self.first * 3 * f..(self.first + atoms) * 3 * f;
+        match self.vectors_before {
+            Some(mu) => self.mu.copy_from_slice(&mu[own]),
+            None => self.mu.fill(T::zero()),
+        }
+        for a in 0..atoms {
+            let pairs = self.pairs.row(self.first + a);
+            message::forward::<I, T>(
+                &Row { filters: &self.network.filters, layer: self.layer, pairs },
+                self.x,
+                self.vectors_before,
+                &mut self.q[a * f..(a + 1) * f],
+                &mut self.mu[a * 3 * f..(a + 1) * 3 * f],
+            );
+        }
+        let last = self.layer + 1 == self.network.layers.len();
+        self.network.layers[self.layer].update.forward::<I>(atoms, last, self.q, self.mu, &mut self.saved);
+    }
+}
+
+/// A layer, and the sender side of the next.
+struct Middle<'a, T> {
+    forward: LayerForward<'a, T>,
+    layer: &'a Layer<T>,
+    hidden: &'a mut [T],
+    x: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Middle<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(mut self) {
+        self.forward.forward::<I>();
+        send::<I, T>(self.layer, self.forward.network.features, self.forward.q, self.hidden, self.x);
+    }
+}
+
+/// The last layer, the readout, and back to between the last layer's message and update.
+struct Last<'a, T> {
+    forward: LayerForward<'a, T>,
+    energies: &'a mut [T],
+    gq: &'a mut [T],
+    gmu: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Last<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(mut self) {
+        self.forward.forward::<I>();
+        let network = self.forward.network;
+        read_out::<I, T>(&network.readout, self.forward.q, self.energies, self.gq);
+        self.gmu.fill(T::zero());
+        let update = &network.layers[self.forward.layer].update;
+        update.backward::<I>(self.energies.len(), self.gq, self.gmu, &self.forward.saved);
+    }
+}
+
+/// The adjoint of one layer's messages, for a block of atoms as senders.
+struct LayerBackward<'a, T> {
+    network: &'a Network<T>,
+    layer: usize,
+    /// The block's first atom.
+    first: usize,
+    pairs: &'a Pairs<T>,
+    /// Hidden layer of the context, of all atoms.
+    context: &'a [T],
+    /// x of all atoms.
+    x: &'a [T],
+    /// μ of all atoms before the layer; `None` in the first.
+    mu: Option<&'a [T]>,
+    /// Gradients of q and μ of all atoms after the messages.
+    centres: (&'a [T], &'a [T]),
+    /// The block's gradients before the messages.
+    gq: &'a mut [T],
+    gmu: &'a mut [T],
+    gradients: &'a mut [PairGradient<T>],
+}
+
+impl<T: Real> LayerBackward<'_, T> {
+    #[inline(always)]
+    fn backward<I: Isa>(&mut self) {
+        let f = self.network.features;
+        let atoms = self.gq.len() / f;
+        let first = self.first;
+        self.gq.copy_from_slice(&self.centres.0[first * f..(first + atoms) * f]);
+        self.gmu.copy_from_slice(&self.centres.1[first * 3 * f..(first + atoms) * 3 * f]);
+        let mut gx = vec![T::zero(); atoms * 3 * f];
+        let base = self.pairs.offsets[first];
+        for a in 0..atoms {
+            let atom = first + a;
+            let vectors = atom * 3 * f..(atom + 1) * 3 * f;
+            message::backward::<I, T>(
+                &Row { filters: &self.network.filters, layer: self.layer, pairs: self.pairs.row(atom) },
+                &Sender { x: &self.x[vectors.clone()], mu: self.mu.map(|mu| &mu[vectors]) },
+                self.centres,
+                &mut gx[a * 3 * f..(a + 1) * 3 * f],
+                &mut self.gmu[a * 3 * f..(a + 1) * 3 * f],
+                &mut self.gradients[self.pairs.offsets[atom] - base..self.pairs.offsets[atom + 1] - base],
+            );
+        }
+        // The first layer's scalars are the embedding, which no position changes.
+        if self.layer > 0 {
+            let hidden = &self.context[first * f..(first + atoms) * f];
+            send_backward::<I, T>(&self.network.layers[self.layer], f, hidden, &gx, self.gq);
+        }
+    }
+}
+
+impl<T: Real> Kernel for LayerBackward<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(mut self) {
+        self.backward::<I>();
+    }
+}
+
+/// The adjoint of one layer's messages, and of the update before it.
+struct Back<'a, T> {
+    messages: LayerBackward<'a, T>,
+    update: &'a Update<T>,
+    saved: Saved<'a, T>,
+}
+
+impl<T: Real> Kernel for Back<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(mut self) {
+        self.messages.backward::<I>();
+        let atoms = self.messages.gq.len() / self.messages.network.features;
+        self.update.backward::<I>(atoms, self.messages.gq, self.messages.gmu, &self.saved);
+    }
+}
+
 /// x = W2 σ(W1 q + b1) + b2, or (q, 1, 1) where the architecture sends scalars as they are.
-fn send<T: Real>(context: Option<&[Dense<T>; 2]>, (f, block): (usize, usize), q: &[T], hidden: &mut [T], x: &mut [T]) {
-    match context {
+#[inline(always)]
+fn send<I: Isa, T: Real>(layer: &Layer<T>, f: usize, q: &[T], hidden: &mut [T], x: &mut [T]) {
+    match &layer.context {
         Some([first, second]) => {
-            (q.par_chunks(block * f), hidden.par_chunks_mut(block * f), x.par_chunks_mut(block * 3 * f))
-                .into_par_iter()
-                .for_each(|(q, hidden, x)| {
-                    let atoms = q.len() / f;
-                    first.forward(atoms, q, hidden);
-                    let mut active = vec![T::zero(); hidden.len()];
-                    silu(hidden, &mut active);
-                    second.forward(atoms, &active, x);
-                });
+            let atoms = q.len() / f;
+            first.forward::<I>(atoms, q, hidden);
+            let mut active = vec![T::zero(); hidden.len()];
+            silu(hidden, &mut active);
+            second.forward::<I>(atoms, &active, x);
         }
         None => {
             for (x, q) in x.chunks_exact_mut(3 * f).zip(q.chunks_exact(f)) {
@@ -364,15 +488,16 @@ fn send<T: Real>(context: Option<&[Dense<T>; 2]>, (f, block): (usize, usize), q:
     }
 }
 
-/// The adjoint of [`send`] for a block of atoms: adds to g_q `[atoms][F]` what x's gradient `[atoms][3F]` makes of it.
-fn send_backward<T: Real>(context: Option<&[Dense<T>; 2]>, f: usize, hidden: &[T], gx: &[T], gq: &mut [T]) {
-    match context {
+/// The adjoint of [`send`]: adds to g_q `[atoms][F]` what x's gradient `[atoms][3F]` makes of it.
+#[inline(always)]
+fn send_backward<I: Isa, T: Real>(layer: &Layer<T>, f: usize, hidden: &[T], gx: &[T], gq: &mut [T]) {
+    match &layer.context {
         Some([first, second]) => {
             let atoms = gq.len() / f;
             let mut gh = vec![T::zero(); hidden.len()];
-            second.backward(atoms, gx, T::zero(), &mut gh);
+            second.backward::<I>(atoms, gx, false, &mut gh);
             silu_backward(hidden, &mut gh);
-            first.backward(atoms, &gh, T::one(), gq);
+            first.backward::<I>(atoms, &gh, true, gq);
         }
         None => {
             for (gq, gx) in gq.chunks_exact_mut(f).zip(gx.chunks_exact(3 * f)) {
@@ -382,6 +507,32 @@ fn send_backward<T: Real>(context: Option<&[Dense<T>; 2]>, f: usize, hidden: &[T
             }
         }
     }
+}
+
+/// Per-atom energies in the network's unit, and their gradient with respect to the final scalars.
+#[inline(always)]
+fn read_out<I: Isa, T: Real>(layers: &[Dense<T>], q: &[T], energies: &mut [T], gq: &mut [T]) {
+    let atoms = energies.len();
+    let deepest = layers.len() - 1;
+    // Values before each activation.
+    let mut hidden: Vec<Vec<T>> = Vec::with_capacity(deepest);
+    let mut input = q.to_vec();
+    for dense in &layers[..deepest] {
+        let mut h = vec![T::zero(); atoms * dense.outputs];
+        dense.forward::<I>(atoms, &input, &mut h);
+        input = vec![T::zero(); h.len()];
+        silu(&h, &mut input);
+        hidden.push(h);
+    }
+    layers[deepest].forward::<I>(atoms, &input, energies);
+    let mut gradient = vec![T::one(); atoms];
+    for (dense, h) in layers[1..].iter().zip(&hidden).rev() {
+        let mut before = vec![T::zero(); atoms * dense.inputs];
+        dense.backward::<I>(atoms, &gradient, false, &mut before);
+        silu_backward(h, &mut before);
+        gradient = before;
+    }
+    layers[0].backward::<I>(atoms, &gradient, false, gq);
 }
 
 /// Splits what belongs to pairs into the parts of each block of atoms.
@@ -398,24 +549,40 @@ fn split_rows<'a, P>(mut values: &'a mut [P], offsets: &[usize], block: usize) -
         .collect()
 }
 
+/// The passes over the network in both precisions. Without type parameters they are compiled once, here, and not again
+/// in every program that uses the library.
+pub trait Passes: Sized {
+    /// Forward and backward: from pairs to energies and pair gradients.
+    fn pass(potential: &mut NetworkPotential<Self>);
+}
+
+impl Passes for f32 {
+    fn pass(potential: &mut NetworkPotential<f32>) {
+        potential.forward();
+        potential.backward();
+    }
+}
+
+impl Passes for f64 {
+    fn pass(potential: &mut NetworkPotential<f64>) {
+        potential.forward();
+        potential.backward();
+    }
+}
+
 impl<T: Real> Potential for NetworkPotential<T> {
     fn evaluate(&mut self, positions: &[Vector3<f64>], cell: &Cell, out: &mut Evaluation) -> Result<()> {
         self.list.update(positions, cell)?;
-        let locate = |d| match &self.filters {
-            Source::Direct(_) => (0, 0.0),
-            Source::Table { grid, .. } => grid.locate(d),
-        };
+        let locate = |d| self.network.filters.locate(d);
         self.pairs.update(self.list.list(), positions, cell, self.cutoff, self.direction_epsilon, locate)?;
-        let mut q = self.forward(positions.len());
-        let energies = self.read_out(&mut q);
+        T::pass(self);
         out.atom_energies.clear();
-        out.atom_energies
-            .extend(energies.iter().zip(&self.offsets).map(|(e, offset)| e.wide() * self.energy_unit + offset));
+        let total = |(e, offset): (&T, &f64)| e.wide() * self.energy_unit + offset;
+        out.atom_energies.extend(self.energies.iter().zip(&self.offsets).map(total));
         // The offset is 10⁴ times the network's own energy: each is summed by itself.
-        let network: f64 = energies.iter().map(|e| e.wide()).sum();
+        let network: f64 = self.energies.iter().map(|e| e.wide()).sum();
         out.energy = network * self.energy_unit + self.offsets.iter().sum::<f64>();
-        let gradients = self.backward(q);
-        out.strain_derivative = self.collect(&gradients, &mut out.forces);
+        out.strain_derivative = self.collect(&mut out.forces);
         Ok(())
     }
 

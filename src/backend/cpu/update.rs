@@ -2,6 +2,7 @@
 
 use super::dense::{Dense, silu, silu_backward};
 use super::real::Real;
+use super::simd::Isa;
 use crate::model;
 
 /// What the adjoint of an update needs from the forward pass, for a block of atoms.
@@ -23,10 +24,10 @@ pub(super) enum Update<T> {
 
 impl<T: Real> Update<T> {
     pub fn new(update: &model::Update) -> Self {
-        let pair = |context: &[model::Dense; 2]| [Dense::new(&context[0]), Dense::new(&context[1])];
+        let pair = |context: &[model::Dense; 2]| [Dense::padded(&context[0], 2, 1), Dense::padded(&context[1], 1, 3)];
         match update {
             model::Update::Mixing { channel_mix, context, epsilon } => Update::Mixing {
-                channel_mix: Dense::new(channel_mix),
+                channel_mix: Dense::padded(channel_mix, 1, 2),
                 context: pair(context),
                 epsilon: T::of(*epsilon),
             },
@@ -45,10 +46,11 @@ impl<T: Real> Update<T> {
 
     /// Updates q `[atom][F]` and μ `[atom][c][F]` of `atoms` atoms. In the last layer μ is left alone: it cannot
     /// reach the energy.
-    pub fn forward(&self, atoms: usize, last: bool, q: &mut [T], mu: &mut [T], saved: &mut Saved<T>) {
+    #[inline(always)]
+    pub fn forward<I: Isa>(&self, atoms: usize, last: bool, q: &mut [T], mu: &mut [T], saved: &mut Saved<T>) {
         let f = q.len() / atoms;
         match self {
-            Update::Mixing { channel_mix, .. } => channel_mix.forward(3 * atoms, mu, saved.vectors),
+            Update::Mixing { channel_mix, .. } => channel_mix.forward::<I>(3 * atoms, mu, saved.vectors),
             Update::Cartesian { .. } => {
                 for (kept, mu) in saved.vectors.chunks_exact_mut(6 * f).zip(mu.chunks_exact(3 * f)) {
                     kept[..3 * f].copy_from_slice(mu);
@@ -63,10 +65,10 @@ impl<T: Real> Update<T> {
             self.norms(&saved.vectors[atom * 6 * f..(atom + 1) * 6 * f], norms);
         }
         let [first, second] = self.context();
-        first.forward(atoms, &input, saved.hidden);
+        first.forward::<I>(atoms, &input, saved.hidden);
         let mut active = vec![T::zero(); f * atoms];
         silu(saved.hidden, &mut active);
-        second.forward(atoms, &active, saved.coefficients);
+        second.forward::<I>(atoms, &active, saved.coefficients);
 
         for atom in 0..atoms {
             let q = &mut q[atom * f..(atom + 1) * f];
@@ -106,6 +108,7 @@ impl<T: Real> Update<T> {
     }
 
     /// n of one atom from its saved vectors (6F).
+    #[inline(always)]
     fn norms(&self, vectors: &[T], norms: &mut [T]) {
         let f = norms.len();
         let (stride, epsilon) = match self {
@@ -120,7 +123,8 @@ impl<T: Real> Update<T> {
 
     /// Turns the gradients g_q `[atom][F]`, g_μ `[atom][c][F]` after the block into those before it. In the last
     /// layer g_μ is zero on entry.
-    pub fn backward(&self, atoms: usize, gq: &mut [T], gmu: &mut [T], saved: &Saved<T>) {
+    #[inline(always)]
+    pub fn backward<I: Isa>(&self, atoms: usize, gq: &mut [T], gmu: &mut [T], saved: &Saved<T>) {
         let f = gq.len() / atoms;
         let zeros = |n: usize| vec![T::zero(); n * atoms];
         // G = gradient of the coefficients
@@ -151,10 +155,10 @@ impl<T: Real> Update<T> {
         }
         let [first, second] = self.context();
         let mut gh = zeros(f);
-        second.backward(atoms, &ga, T::zero(), &mut gh);
+        second.backward::<I>(atoms, &ga, false, &mut gh);
         silu_backward(saved.hidden, &mut gh);
         let mut gin = zeros(2 * f);
-        first.backward(atoms, &gh, T::zero(), &mut gin);
+        first.backward::<I>(atoms, &gh, false, &mut gin);
 
         let mut norms = vec![T::zero(); f];
         let mut gvy = match self {
@@ -197,7 +201,7 @@ impl<T: Real> Update<T> {
             }
         }
         if let Update::Mixing { channel_mix, .. } = self {
-            channel_mix.backward(3 * atoms, &gvy, T::one(), gmu);
+            channel_mix.backward::<I>(3 * atoms, &gvy, true, gmu);
         }
     }
 }
