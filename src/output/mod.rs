@@ -2,11 +2,14 @@
 
 pub mod h5md;
 pub mod progress;
+pub mod trajectory;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::simulation::Observer;
 use crate::system::System;
 use nalgebra::Vector3;
+use std::fs::{File, OpenOptions};
+use std::path::Path;
 
 /// A file of the run's folder that grows while the run goes on, and on which a resumed run goes on.
 ///
@@ -99,4 +102,24 @@ pub struct RunInfo {
     pub seed: u64,
     /// One line naming backend and precision.
     pub backend: String,
+}
+
+/// Creates a file without ever replacing one. The operating system's reasons are clearer than those of libraries.
+fn create_new(path: &Path) -> Result<File> {
+    use std::io::ErrorKind;
+    OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
+        let name = path.display();
+        let reason = match error.kind() {
+            ErrorKind::AlreadyExists => {
+                "exists already and is never overwritten; move it away or write somewhere else".to_owned()
+            }
+            ErrorKind::NotFound => "cannot be created because its folder does not exist; create the folder".to_owned(),
+            ErrorKind::PermissionDenied => {
+                "cannot be created because its folder is not writable; change its permissions or write somewhere else"
+                    .to_owned()
+            }
+            _ => format!("cannot be created: {error}"),
+        };
+        Error::Output(format!("{name} {reason}"))
+    })
 }

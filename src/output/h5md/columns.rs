@@ -225,7 +225,7 @@ fn components(vectors: &[Vector3<f64>], convert: impl Fn(&Vector3<f64>) -> Vecto
 /// edge that does not repeat has no length of its own, so it is written long enough that they find no false
 /// neighbours: the layer between two images of the atoms is at least [`VACUUM`] thick and no thinner than the atoms'
 /// own layer.
-fn edge_vectors(cell: &Cell, positions: &[Vector3<f64>]) -> [f64; 9] {
+pub(crate) fn edge_vectors(cell: &Cell, positions: &[Vector3<f64>]) -> [f64; 9] {
     let heights = cell.heights();
     let mut rows = *cell.vectors();
     for k in (0..3).filter(|&k| !cell.periodic()[k]) {

@@ -27,10 +27,11 @@ mod layout;
 mod reader;
 mod series;
 
+pub(crate) use columns::edge_vectors;
 pub use reader::{H5mdReader, StoredFrame};
 
 use crate::error::{Error, Result};
-use crate::output::{Frame, RunInfo, Sample};
+use crate::output::{Frame, RunInfo, Sample, create_new};
 use columns::{FrameColumns, LogColumns};
 use hdf5::File;
 use std::path::{Path, PathBuf};
@@ -134,28 +135,13 @@ impl H5mdWriter {
     }
 }
 
-/// Takes the file name without ever replacing a file. The operating system's reasons are clearer than HDF5's.
+/// Takes the file name without ever replacing a file.
 fn reserve(path: &Path) -> Result<()> {
-    use std::io::ErrorKind;
-    let name = path.display();
     if path.to_str().is_none() {
+        let name = path.display();
         return Err(Error::Output(format!("{name}: HDF5 needs a file name in UTF-8; choose another name")));
     }
-    let reason = match std::fs::OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(_) => return Ok(()),
-        Err(error) => match error.kind() {
-            ErrorKind::AlreadyExists => {
-                "exists already and is never overwritten; move it away or write somewhere else".to_owned()
-            }
-            ErrorKind::NotFound => "cannot be created because its folder does not exist; create the folder".to_owned(),
-            ErrorKind::PermissionDenied => {
-                "cannot be created because its folder is not writable; change its permissions or write somewhere else"
-                    .to_owned()
-            }
-            _ => format!("cannot be created: {error}"),
-        },
-    };
-    Err(Error::Output(format!("{name} {reason}")))
+    create_new(path).map(drop)
 }
 
 /// One sentence from HDF5's stack of errors: the innermost one that quotes the operating system, else HDF5's summary.

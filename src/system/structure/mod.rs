@@ -9,17 +9,17 @@
 //! partial occupancy), in which several atoms sit on one place.
 
 mod names;
+mod quiet;
+
+pub(crate) use quiet::quietly;
 
 use super::extxyz::{self, Frame};
 use super::{Cell, System};
 use crate::error::{Error, Result};
 use nalgebra::{Matrix3, Vector3};
-use std::cell::Cell as Flag;
 use std::fs::{self, File};
 use std::io::BufReader;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::Once;
 
 /// Reads one frame of a structure file; frame 0 is the first.
 ///
@@ -148,7 +148,7 @@ impl Foreign {
             return Err("the structure has no atoms".into());
         }
         let atoms = quietly(|| names::atoms(&frame))?;
-        let mut cell = cell(&frame)?;
+        let mut cell = cell(&frame, &self.format)?;
         // A PDB file gives its cell once, before the first model.
         if self.format == "PDB" && !cell.is_periodic() {
             cell = self.cell.clone();
@@ -201,7 +201,7 @@ impl Iterator for Foreign {
 }
 
 /// The cell of a frame: periodic along every edge that has a length.
-fn cell(frame: &chemfiles::Frame) -> std::result::Result<Cell, String> {
+fn cell(frame: &chemfiles::Frame, format: &str) -> std::result::Result<Cell, String> {
     let matrix = frame.cell().matrix();
     // The edges are chemfiles' columns.
     let mut edges = Matrix3::from_fn(|edge, axis| matrix[axis][edge]);
@@ -210,11 +210,23 @@ fn cell(frame: &chemfiles::Frame) -> std::result::Result<Cell, String> {
         let noise = 1e-15 * edge.norm();
         edge.iter_mut().filter(|x| x.abs() < noise).for_each(|x| *x = 0.0);
     }
+    if format == "LAMMPS" {
+        // To LAMMPS the bounds of a tilted box are those of the box around it, to chemfiles those of the box upright.
+        let [low_x, high_x] = tilt_range(&[edges[(1, 0)], edges[(2, 0)], edges[(1, 0)] + edges[(2, 0)]]);
+        let [low_y, high_y] = tilt_range(&[edges[(2, 1)]]);
+        edges[(0, 0)] -= high_x - low_x;
+        edges[(1, 1)] -= high_y - low_y;
+    }
     let periodic = std::array::from_fn(|k| edges.row(k).norm() > 0.0);
     if periodic == [false; 3] || edges == Matrix3::identity() {
         return Ok(Cell::open());
     }
     Cell::new(edges, periodic).map_err(|error| error.to_string())
+}
+
+/// How far tilts reach beyond the upright box, to both sides.
+pub(crate) fn tilt_range(tilts: &[f64]) -> [f64; 2] {
+    [tilts.iter().copied().fold(0.0, f64::min), tilts.iter().copied().fold(0.0, f64::max)]
 }
 
 /// Extensions of the formats that can be read, for a message.
@@ -224,37 +236,6 @@ fn known_formats() -> String {
         formats.iter().filter(|format| format.read && format.positions && format.atoms && format.name != "XYZ");
     let extensions = usable.filter_map(|format| format.extension);
     [".xyz", ".extxyz"].into_iter().chain(extensions).collect::<Vec<_>>().join(", ")
-}
-
-/// Calls chemfiles and gives its error as one line. Its warnings are dropped.
-///
-/// chemfiles' Rust interface panics on bytes that are not UTF-8, in names as in its own messages; that is a fault of
-/// the file, and must not look like one of the program.
-fn quietly<T, E: ToString>(call: impl FnOnce() -> std::result::Result<T, E>) -> std::result::Result<T, String> {
-    thread_local! {
-        static SILENT: Flag<bool> = const { Flag::new(false) };
-    }
-    static PREPARED: Once = Once::new();
-    PREPARED.call_once(|| {
-        chemfiles::set_warning_callback(|_| {});
-        let report = panic::take_hook();
-        panic::set_hook(Box::new(move |information| {
-            if !SILENT.get() {
-                report(information);
-            }
-        }));
-    });
-    SILENT.set(true);
-    let outcome = panic::catch_unwind(AssertUnwindSafe(call));
-    SILENT.set(false);
-    match outcome {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            let message = error.to_string().replace(char::is_control, " ");
-            Err(message.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned())
-        }
-        Err(_) => Err("it holds text that is not UTF-8, or is damaged".into()),
-    }
 }
 
 #[cfg(test)]

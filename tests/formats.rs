@@ -1,0 +1,300 @@
+//! Trajectories in other programs' formats: read back by chemfiles, MDAnalysis and ASE; cut and continued; converted.
+
+mod common;
+
+use common::run_python;
+use nalgebra::{Matrix3, Vector3};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::path::Path;
+use std::str::FromStr;
+use tempfile::TempDir;
+use verlet::output::trajectory::{FORMATS, Snapshot, TrajectoryOptions, TrajectoryWriter};
+use verlet::output::{Output, Position};
+use verlet::system::{Cell, Selection, System, extxyz};
+
+/// fs, and steps between frames.
+const TIMESTEP: f64 = 0.5;
+const INTERVAL: u64 = 20;
+const ATOMS: usize = 12;
+
+fn triclinic() -> Cell {
+    Cell::from_parameters([9.0, 10.0, 11.0], [80.0, 95.0, 105.0], [true; 3]).unwrap()
+}
+
+fn system(cell: Cell) -> System {
+    let numbers = (0..ATOMS).map(|atom| [8, 1, 1, 6][atom % 4]).collect();
+    System::new(numbers, vectors(0, 20.0), cell).unwrap()
+}
+
+/// Numbers between -scale and scale that look like any other.
+fn vectors(frame: usize, scale: f64) -> Vec<Vector3<f64>> {
+    let noise = |atom: usize, axis: usize| {
+        ((1 + frame) as f64 * 12.9898 + atom as f64 * 78.233 + axis as f64 * 37.719).sin() * scale
+    };
+    (0..ATOMS).map(|atom| Vector3::from_fn(|axis, _| noise(atom, axis))).collect()
+}
+
+fn plain() -> TrajectoryOptions {
+    TrajectoryOptions {
+        atoms: Selection::default(),
+        wrap: false,
+        velocities: false,
+        forces: false,
+        interval: INTERVAL,
+        timestep: TIMESTEP,
+    }
+}
+
+fn write(writer: &mut TrajectoryWriter, cell: &Cell, frames: std::ops::Range<usize>) {
+    for frame in frames {
+        writer
+            .write(&Snapshot {
+                step: frame as u64 * INTERVAL,
+                time: frame as f64 * INTERVAL as f64 * TIMESTEP,
+                energy: Some(-1.5),
+                positions: &vectors(frame, 20.0),
+                velocities: Some(&vectors(frame + 1000, 0.01)),
+                forces: Some(&vectors(frame + 2000, 3.0)),
+                cell,
+            })
+            .unwrap();
+    }
+}
+
+/// A whole file.
+fn write_file(path: &Path, system: &System, options: &TrajectoryOptions, frames: usize) {
+    let mut writer = TrajectoryWriter::create(path, system, options.clone()).unwrap();
+    write(&mut writer, &system.cell, 0..frames);
+    writer.close().unwrap();
+}
+
+/// What another program must find: Å, ps, Å/ps, degrees.
+fn expectation(system: &System, options: &TrajectoryOptions, frames: usize) -> Value {
+    let atoms = options.atoms.atoms(system).unwrap();
+    let cell = &system.cell;
+    let pick = |all: Vec<Vector3<f64>>, convert: &dyn Fn(&Vector3<f64>) -> Vector3<f64>| -> Vec<[f64; 3]> {
+        atoms.iter().map(|&atom| convert(&all[atom]).into()).collect()
+    };
+    let wrapped = |r: &Vector3<f64>| if options.wrap { r - cell.translation(cell.image(r)) } else { *r };
+    let range = 0..frames;
+    json!({
+        "positions": range.clone().map(|frame| pick(vectors(frame, 20.0), &wrapped)).collect::<Vec<_>>(),
+        "velocities": options.velocities.then(|| range.clone().map(|frame| pick(vectors(frame + 1000, 0.01), &|v| v * 1000.0)).collect::<Vec<_>>()),
+        "forces": options.forces.then(|| range.clone().map(|frame| pick(vectors(frame + 2000, 3.0), &|f| *f)).collect::<Vec<_>>()),
+        "edges": cell.is_periodic().then(|| [0, 1, 2].map(|k| <[f64; 3]>::from(cell.vector(k)))),
+        "time": range.map(|frame| frame as f64 * INTERVAL as f64 * TIMESTEP / 1000.0).collect::<Vec<_>>(),
+        "step": INTERVAL,
+        "numbers": atoms.iter().map(|&atom| system.atomic_numbers[atom]).collect::<Vec<_>>(),
+    })
+}
+
+/// Largest error of a coordinate that the format makes, Å.
+fn precision(extension: &str) -> f64 {
+    match extension {
+        "xtc" | "gro" => 0.00501,
+        "pdb" => 0.000501,
+        "lammpstrj" => 0.0000501,
+        "xyz" | "extxyz" => 0.0,
+        _ => 2e-6,
+    }
+}
+
+#[test]
+fn chemfiles_reads_every_format_back() {
+    let folder = TempDir::new().unwrap();
+    for cell in [triclinic(), Cell::open()] {
+        for format in FORMATS.iter().filter(|format| !format.forces) {
+            let extension = format.extensions[0];
+            let path = folder.path().join(format!("{}.{extension}", cell.is_periodic()));
+            let options = TrajectoryOptions { velocities: format.velocities, ..plain() };
+            write_file(&path, &system(cell.clone()), &options, 4);
+            let mut trajectory = chemfiles::Trajectory::open_with_format(&path, 'r', format.name).unwrap();
+            assert_eq!(trajectory.nsteps(), 4, "{extension}");
+            let mut frame = chemfiles::Frame::new();
+            for index in 0..4 {
+                trajectory.read(&mut frame).unwrap();
+                for (found, expected) in frame.positions().iter().zip(&vectors(index, 20.0)) {
+                    let error = (Vector3::from(*found) - expected).amax();
+                    assert!(error <= precision(extension), "{extension}: {error}");
+                }
+                assert_eq!(frame.velocities().is_some(), format.velocities, "{extension}");
+                for (found, expected) in frame.velocities().unwrap_or_default().iter().zip(&vectors(index + 1000, 0.01))
+                {
+                    // Å/ps; GRO has four decimals of nm/ps.
+                    let error = (Vector3::from(*found) - expected * 1000.0).amax();
+                    assert!(error <= if extension == "gro" { 0.000501 } else { 5e-5 }, "{extension}: {error}");
+                }
+                let matrix = frame.cell().matrix();
+                let mut edges = Matrix3::from_fn(|edge, axis| matrix[axis][edge]);
+                if extension == "lammpstrj" {
+                    // LAMMPS gives the bounds around a tilted box, which chemfiles takes for its edges; both tilts of
+                    // this one are negative, the third is positive.
+                    edges[(0, 0)] += edges[(1, 0)] + edges[(2, 0)];
+                    edges[(1, 1)] -= edges[(2, 1)];
+                }
+                let expected = if cell.is_periodic() { *cell.vectors() } else { Matrix3::zeros() };
+                let tolerance = if extension == "pdb" { 2e-3 } else { 1e-4 };
+                assert!((edges - expected).amax() < tolerance, "{extension}: {edges}");
+            }
+        }
+    }
+}
+
+/// Positions, cells, times, velocities and forces as other programs see them.
+#[test]
+fn mdanalysis_and_ase_read_every_format() {
+    let folder = TempDir::new().unwrap();
+    let mut arguments: Vec<OsString> = Vec::new();
+    let some = Selection::from_str("O,2-3").unwrap();
+    for (name, cell, atoms, wrap) in [
+        ("triclinic", triclinic(), Selection::default(), false),
+        ("wrapped", triclinic(), Selection::default(), true),
+        ("some", triclinic(), some, true),
+        ("open", Cell::open(), Selection::default(), false),
+    ] {
+        let system = system(cell.clone());
+        let topology = folder.path().join(format!("{name}-topology.xyz"));
+        write_file(&topology, &system, &TrajectoryOptions { atoms: atoms.clone(), ..plain() }, 1);
+        for format in FORMATS.iter().filter(|f| cell.is_periodic() || f.extensions[0] != "nc") {
+            let extension = format.extensions[0];
+            let path = folder.path().join(format!("{name}.{extension}"));
+            let options = TrajectoryOptions {
+                atoms: atoms.clone(),
+                wrap,
+                velocities: format.velocities,
+                forces: format.forces,
+                ..plain()
+            };
+            write_file(&path, &system, &options, 4);
+            let expected = folder.path().join(format!("{name}-{extension}.json"));
+            std::fs::write(&expected, expectation(&system, &options, 4).to_string()).unwrap();
+            let tolerance = precision(extension).to_string();
+            arguments.extend([path.into(), topology.clone().into(), expected.into(), tolerance.into()]);
+        }
+    }
+    run_python("check_formats.py", &arguments);
+}
+
+/// A run is killed after its file has grown beyond the last checkpoint, in the middle of a frame and with rubbish behind it;
+/// then it goes on from the checkpoint.
+#[test]
+fn a_continued_file_has_every_frame_once() {
+    let folder = TempDir::new().unwrap();
+    for cell in [triclinic(), Cell::open()] {
+        for format in FORMATS {
+            let extension = format.extensions[0];
+            let system = system(cell.clone());
+            let options = TrajectoryOptions { velocities: format.velocities, forces: format.forces, ..plain() };
+            let name = |what: &str| folder.path().join(format!("{}-{what}.{extension}", cell.is_periodic()));
+            let (whole, live, killed) = (name("whole"), name("live"), name("killed"));
+            write_file(&whole, &system, &options, 6);
+            for safe in [0, 1, 3] {
+                let mut writer = TrajectoryWriter::create(&live, &system, options.clone()).unwrap();
+                write(&mut writer, &cell, 0..safe);
+                let position = writer.commit().unwrap();
+                assert_eq!((position.frames, position.rows), (safe as u64, 0));
+                write(&mut writer, &cell, safe..safe + 2);
+                let mut left = std::fs::read(&live).unwrap();
+                assert!(left.len() as u64 > position.bytes);
+                left.extend(b"rubbish\n\0\0\0");
+                std::fs::write(&killed, left).unwrap();
+                drop(writer);
+                assert!(TrajectoryWriter::holds(&killed, &position).unwrap());
+                let mut writer = TrajectoryWriter::append(&killed, &system, options.clone(), &position).unwrap();
+                write(&mut writer, &cell, safe..5);
+                assert_eq!(writer.commit().unwrap().frames, 5);
+                write(&mut writer, &cell, 5..6);
+                writer.close().unwrap();
+                // Not a bit differs from a file that was written in one go.
+                assert!(
+                    std::fs::read(&killed).unwrap() == std::fs::read(&whole).unwrap(),
+                    "{extension} continued after {safe} frames"
+                );
+                // Cut back without going on: the head must not count what is gone.
+                let writer = TrajectoryWriter::append(&live, &system, options.clone(), &position).unwrap();
+                writer.close().unwrap();
+                if safe > 0 && format.name != "extended XYZ" {
+                    let mut cut = chemfiles::Trajectory::open_with_format(&live, 'r', format.name).unwrap();
+                    assert_eq!(cut.nsteps(), safe, "{extension}");
+                }
+                std::fs::remove_file(&live).unwrap();
+            }
+            let position = Position { frames: 9, rows: 0, bytes: 1 << 30 };
+            assert!(!TrajectoryWriter::holds(&whole, &position).unwrap());
+            let error = TrajectoryWriter::append(&whole, &system, options, &position).err().unwrap().to_string();
+            assert!(error.ends_with("has less than the 9 frames that the run has written"), "{error}");
+        }
+    }
+    assert!(!TrajectoryWriter::holds(&folder.path().join("none.dcd"), &Position::default()).unwrap());
+}
+
+#[test]
+fn what_a_format_cannot_hold_is_refused_in_a_sentence() {
+    let folder = TempDir::new().unwrap();
+    let create = |name: &str, cell: Cell, options: TrajectoryOptions| {
+        let path = folder.path().join(name);
+        let created = TrajectoryWriter::create(&path, &system(cell), options);
+        let error = created.err().unwrap_or_else(|| panic!("{name} was created")).to_string();
+        assert!(!path.exists() && !error.contains('\n'), "{error}");
+        error
+    };
+    let turned = Cell::new(Matrix3::new(0.0, 9.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0, -11.0), [true; 3]).unwrap();
+    for (error, expected) in [
+        (
+            create("a.tng", triclinic(), plain()),
+            "a.tng has a format that cannot be written; choose one of .dcd, .xtc, ",
+        ),
+        (
+            create("a.dcd", triclinic(), TrajectoryOptions { velocities: true, ..plain() }),
+            "a.dcd cannot hold velocities: DCD has none; H5MD has, and .trr, .nc, .gro, .lammpstrj, .xyz",
+        ),
+        (
+            create("a.trr", triclinic(), TrajectoryOptions { forces: true, ..plain() }),
+            "a.trr cannot hold forces: TRR has none here; H5MD has, and .xyz",
+        ),
+        (
+            create("a.gro", turned, plain()),
+            "a.gro cannot hold this cell: GRO wants edge a along x and b in the xy plane; ",
+        ),
+        (
+            create("a.xtc", triclinic(), TrajectoryOptions { atoms: Selection::from_str("N").unwrap(), ..plain() }),
+            "a.xtc cannot be written: atoms = \"N\" names N, but the system is C3H6O3",
+        ),
+    ] {
+        assert!(error.contains(expected), "{error}");
+    }
+    let path = folder.path().join("far.pdb");
+    let mut writer = TrajectoryWriter::create(&path, &system(triclinic()), plain()).unwrap();
+    let far = vec![Vector3::new(0.0, 0.0, -1000.0); ATOMS];
+    let snapshot = Snapshot {
+        step: 7,
+        time: 0.0,
+        energy: None,
+        positions: &far,
+        velocities: None,
+        forces: None,
+        cell: &triclinic(),
+    };
+    let error = writer.write(&snapshot).unwrap_err().to_string();
+    assert!(error.contains("far.pdb, step 7: atom 1 has a coordinate outside -999.999 to 9999.999 Å"), "{error}");
+    writer.close().unwrap();
+    let error = TrajectoryWriter::create(&path, &system(triclinic()), plain()).err().unwrap().to_string();
+    assert!(error.ends_with("far.pdb exists already and is never overwritten; move it away or write somewhere else"));
+}
+
+/// Edges that do not repeat are so long that nobody finds neighbours across them; the others stay.
+#[test]
+fn a_layer_gets_a_cell_with_a_vacuum() {
+    let folder = TempDir::new().unwrap();
+    let layer = Cell::new(Matrix3::new(5.0, 0.0, 0.0, 1.0, 6.0, 0.0, 0.0, 0.0, 0.0), [true, true, false]).unwrap();
+    for extension in ["dcd", "xtc", "gro"] {
+        let path = folder.path().join(format!("layer.{extension}"));
+        write_file(&path, &system(layer.clone()), &plain(), 2);
+        let mut frame = chemfiles::Frame::new();
+        chemfiles::Trajectory::open(&path, 'r').unwrap().read(&mut frame).unwrap();
+        let matrix = frame.cell().matrix();
+        assert!((matrix[0][0] - 5.0).abs() < 1e-4 && (matrix[0][1] - 1.0).abs() < 1e-4, "{matrix:?}");
+        assert!(matrix[2][2] >= 60.0 && matrix[0][2].abs() < 1e-4, "{matrix:?}");
+    }
+}
