@@ -14,7 +14,8 @@ pub trait Observer {
         Ok(())
     }
 
-    /// A full frame, at every multiple of the frame interval.
+    /// A full frame, at every multiple of one of the schedule's frame intervals: who has an interval of its own leaves
+    /// the others.
     fn frame(&mut self, frame: &Frame) -> Result<()> {
         let _ = frame;
         Ok(())
@@ -27,12 +28,12 @@ pub trait Observer {
 }
 
 /// What a run does and when it tells.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Schedule {
     /// Last step.
     pub steps: u64,
-    /// Steps between frames.
-    pub frame_interval: u64,
+    /// Steps between frames, one for every output.
+    pub frame_intervals: Vec<u64>,
     /// Most steps between two looks at samples and at the stop flag.
     pub chunk: u64,
 }
@@ -41,7 +42,12 @@ impl Schedule {
     /// The step at which the backend must next stop for the host.
     fn next_stop(&self, step: u64) -> u64 {
         let next_multiple = |interval: u64| (step / interval + 1).saturating_mul(interval);
-        next_multiple(self.frame_interval).min(next_multiple(self.chunk)).min(self.steps)
+        let frames = self.frame_intervals.iter().map(|&interval| next_multiple(interval));
+        frames.fold(next_multiple(self.chunk).min(self.steps), u64::min)
+    }
+
+    fn has_frame(&self, step: u64) -> bool {
+        self.frame_intervals.iter().any(|&interval| step.is_multiple_of(interval))
     }
 }
 
@@ -73,7 +79,7 @@ pub fn run(
     observers: &mut [&mut dyn Observer],
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let result = observe(backend, schedule, &mut conservation, observers, stop);
+    let result = observe(backend, &schedule, &mut conservation, observers, stop);
     let finished: Vec<Result<()>> = observers.iter_mut().map(|observer| observer.finish()).collect();
     result?;
     finished.into_iter().collect::<Result<()>>()?;
@@ -88,7 +94,7 @@ pub fn run(
 
 fn observe(
     backend: &mut dyn Backend,
-    schedule: Schedule,
+    schedule: &Schedule,
     conservation: &mut Conservation,
     observers: &mut [&mut dyn Observer],
     stop: &AtomicBool,
@@ -106,7 +112,7 @@ fn observe(
         // What was reached before an error is still told.
         tell(observers, conservation, &samples)?;
         advanced?;
-        if backend.step().is_multiple_of(schedule.frame_interval) {
+        if schedule.has_frame(backend.step()) {
             let frame = backend.frame()?;
             for observer in observers.iter_mut() {
                 observer.frame(&frame)?;
@@ -132,11 +138,16 @@ mod tests {
 
     #[test]
     fn the_schedule_stops_at_every_multiple_and_at_the_end() {
-        let schedule = Schedule { steps: 20, frame_interval: 6, chunk: 4 };
-        let mut stops = vec![0];
-        while *stops.last().unwrap() < schedule.steps {
-            stops.push(schedule.next_stop(*stops.last().unwrap()));
-        }
-        assert_eq!(stops, [0, 4, 6, 8, 12, 16, 18, 20]);
+        let stops = |frame_intervals: &[u64]| {
+            let schedule = Schedule { steps: 20, frame_intervals: frame_intervals.to_vec(), chunk: 4 };
+            let mut stops = vec![0];
+            while *stops.last().unwrap() < schedule.steps {
+                stops.push(schedule.next_stop(*stops.last().unwrap()));
+            }
+            stops
+        };
+        assert_eq!(stops(&[6]), [0, 4, 6, 8, 12, 16, 18, 20]);
+        assert_eq!(stops(&[9, 5]), [0, 4, 5, 8, 9, 10, 12, 15, 16, 18, 20]);
+        assert_eq!(stops(&[]), [0, 4, 8, 12, 16, 20]);
     }
 }

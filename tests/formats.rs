@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::models::{ModelFile, SMALL, random_system};
 use common::run_python;
 use nalgebra::{Matrix3, Vector3};
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 use tempfile::TempDir;
+use verlet::output::h5md::H5mdReader;
 use verlet::output::trajectory::{FORMATS, Snapshot, TrajectoryOptions, TrajectoryWriter};
 use verlet::output::{Output, Position};
 use verlet::system::{Cell, Selection, System, extxyz};
@@ -297,4 +299,87 @@ fn a_layer_gets_a_cell_with_a_vacuum() {
         assert!((matrix[0][0] - 5.0).abs() < 1e-4 && (matrix[0][1] - 1.0).abs() < 1e-4, "{matrix:?}");
         assert!(matrix[2][2] >= 60.0 && matrix[0][2].abs() < 1e-4, "{matrix:?}");
     }
+}
+
+/// A run with several outputs: each with its own interval, atoms and settings, and a script for VMD beside it.
+#[test]
+fn a_run_writes_several_trajectories_at_once() {
+    let folder = TempDir::new().unwrap();
+    ModelFile::random("painn", SMALL, 31).write(folder.path(), "model.safetensors");
+    let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 80.0, 70.0], [true; 3]).unwrap();
+    let system = random_system(12, cell, 5);
+    let mut writer = extxyz::Writer::create(&folder.path().join("start.xyz")).unwrap();
+    writer.write(&extxyz::Frame::new(system.clone())).unwrap();
+    writer.finish().unwrap();
+    let input = "[system]\nstructure = \"start.xyz\"\n[model]\nfile = \"model.safetensors\"\n[dynamics]\n\
+                 timestep = \"0.2 fs\"\nsteps = 24\ntemperature = 50\n[verdict]\nmax_excursion = 1.0\nmax_drift = 1e9\n\
+                 [output.trajectory]\ninterval = 8\nforces = true\nprecision = \"f64\"\n\
+                 [[output.extra]]\nfile = \"all.dcd\"\ninterval = 12\n\
+                 [[output.extra]]\nfile = \"some.xyz\"\ninterval = 6\natoms = \"1-3, 12\"\nwrap = true\nvelocities = true\nforces = true\n\
+                 [[output.extra]]\nfile = \"exact.extxyz\"\ninterval = 8\nvelocities = true\nforces = true\n";
+    std::fs::write(folder.path().join("input.toml"), input).unwrap();
+    let verlet = |arguments: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_verlet")).args(arguments).current_dir(&folder).output().unwrap()
+    };
+    let output = verlet(&["run", "input.toml", "--output", "out"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let out = folder.path().join("out");
+
+    let exact: Vec<_> = extxyz::Reader::open(&out.join("exact.extxyz")).unwrap().map(Result::unwrap).collect();
+    let stored = H5mdReader::open(&out.join("trajectory.h5md")).unwrap();
+    assert_eq!((exact.len(), stored.frames().unwrap()), (4, 4));
+    for (index, frame) in exact.iter().enumerate() {
+        let same = stored.frame(index).unwrap();
+        assert_eq!(frame.system.positions, same.positions);
+        assert_eq!(frame.info("step").unwrap().as_real(), Some(same.step as f64));
+        let forces = frame.column("forces").unwrap().as_vectors().unwrap();
+        assert!((forces[3] - same.forces.unwrap()[3]).amax() < 1e-12);
+        assert!(frame.info("energy").is_some() && frame.system.velocities.is_some());
+    }
+    let some: Vec<_> = extxyz::Reader::open(&out.join("some.xyz")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(some.len(), 5);
+    assert!(some.iter().all(|frame| frame.system.len() == 4 && frame.info("energy").is_none()));
+    assert!(some.iter().flat_map(|frame| &frame.system.positions).all(|r| system.cell.image(r) == [0; 3]));
+    let mut dcd = chemfiles::Trajectory::open(out.join("all.dcd"), 'r').unwrap();
+    assert_eq!(dcd.nsteps(), 3);
+    let topology = extxyz::Reader::open(&out.join("all-topology.xyz")).unwrap().next().unwrap().unwrap();
+    assert_eq!(topology.system.atomic_numbers, system.atomic_numbers);
+
+    for script in ["trajectory.vmd", "all.vmd", "some.vmd", "exact.vmd"] {
+        check_script(&out.join(script));
+    }
+    let refused = |set: &str| {
+        let output = verlet(&["check", "input.toml", "--set", set]);
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let message = refused("output.extra=[{file = \"a.xtc\", velocities = true}]");
+    assert!(message.contains("output.extra.file = \"a.xtc\" cannot hold velocities: XTC has none"), "{message}");
+    let message = refused("output.extra=[{file = \"a.xtc\", atoms = \"13\"}]");
+    assert!(message.contains("atoms = \"13\" names atom 13, but there are 12 atoms"), "{message}");
+}
+
+/// Runs a script in tclsh with VMD's commands replaced by some that check what they are given.
+fn check_script(script: &Path) {
+    let stubs = "
+        proc mol {command args} {
+            if {$command in {new addfile} && ![file exists [lindex $args 0]]} { error \"no file [lindex $args 0]\" }
+            lappend ::done $command
+            return 0
+        }
+        proc animate {args} { if {$args ne {delete all 0}} { error $args } }
+        proc pbc {command args} { lappend ::done $command }
+        package provide pbctools 3.0
+        source [lindex $argv 0]
+        puts $::done
+    ";
+    let stub = script.with_extension("tcl");
+    std::fs::write(&stub, stubs).unwrap();
+    let Ok(output) = std::process::Command::new("tclsh").arg(&stub).arg(script).output() else {
+        println!("skipped: {} needs tclsh", script.display());
+        return;
+    };
+    let done = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(done.starts_with("new ") && done.contains("addrep") && done.trim_end().ends_with("box"), "{done}");
 }

@@ -17,6 +17,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     println!("{}", super::describe(&config, &prepared));
     println!("output   {} (nothing written)", config.output.directory.display());
     super::run::check_free(&config.output.directory)?;
+    super::check_outputs(&config, &prepared)?;
     let frame = prepared.backend.frame()?;
     let largest = frame.forces.iter().map(|force| force.norm()).fold(0.0, f64::max);
     println!(

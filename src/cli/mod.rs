@@ -8,9 +8,10 @@ mod run;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::output::trajectory::TrajectoryWriter;
 use crate::setup::Prepared;
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Molecular dynamics under learned force fields.
@@ -99,6 +100,14 @@ fn warn_of_defects(model: &Model) {
     if let Some(defects) = model.defects() {
         eprintln!("warning: {}: {defects}", model.name);
     }
+}
+
+/// Refuses outputs that cannot hold what the input wants in them, before anything is written.
+fn check_outputs(config: &RunConfig, prepared: &Prepared) -> Result<()> {
+    config.output.extra.iter().try_for_each(|output| {
+        TrajectoryWriter::check(Path::new(&output.file), &prepared.info.system, &output.options)
+            .map_err(|problem| Error::Input(format!("{} {problem}", output.place)))
+    })
 }
 
 /// Tells what is about to run.

@@ -2,11 +2,12 @@
 
 use super::InputArguments;
 use crate::analysis::Conservation;
-use crate::config::RunConfig;
+use crate::config::{ExtraOutput, RunConfig};
 use crate::error::{Error, Result};
 use crate::output::h5md::{H5mdOptions, H5mdWriter};
 use crate::output::progress::Progress;
-use crate::output::{Frame, RunInfo, Sample};
+use crate::output::trajectory::TrajectoryWriter;
+use crate::output::{Frame, RunInfo, Sample, vmd};
 use crate::setup;
 use crate::simulation::{self, Observer, Outcome, Schedule};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -39,25 +40,35 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     println!("{}", super::describe(&config, &prepared));
     println!("output   {}", directory.display());
 
+    super::check_outputs(&config, &prepared)?;
     let mut trajectory = Trajectory::create(&directory, &config, &prepared.info)?;
     let atoms = prepared.info.system.len();
     let mut progress = Progress::new(config.dynamics.steps, config.dynamics.timestep, atoms);
-    let schedule =
-        Schedule { steps: config.dynamics.steps, frame_interval: config.output.trajectory_interval, chunk: CHUNK };
+    let mut extra = extra_outputs(&directory, &config, &prepared.info)?;
+    let intervals = config.output.extra.iter().map(|output| output.options.interval);
+    let frame_intervals = intervals.chain([config.output.trajectory_interval]).collect();
+    let schedule = Schedule { steps: config.dynamics.steps, frame_intervals, chunk: CHUNK };
     let conservation = Conservation::new(atoms, prepared.degrees_of_freedom);
     let stop = stop_flag()?;
     let begun = Instant::now();
-    let outcome = simulation::run(
-        prepared.backend.as_mut(),
-        schedule,
-        conservation,
-        config.limits,
-        &mut [&mut trajectory, &mut progress],
-        &stop,
-    )?;
+    let mut observers: Vec<&mut dyn Observer> = vec![&mut trajectory, &mut progress];
+    observers.extend(extra.iter_mut().map(|writer| writer as &mut dyn Observer));
+    let outcome =
+        simulation::run(prepared.backend.as_mut(), schedule, conservation, config.limits, &mut observers, &stop)?;
     print!("{}", summary(&config, &outcome, begun.elapsed()));
     println!("{}", how_to_look(&trajectory));
     Ok(())
+}
+
+/// The trajectories beside H5MD, and a script for VMD beside each of them all.
+fn extra_outputs(directory: &Path, config: &RunConfig, info: &RunInfo) -> Result<Vec<TrajectoryWriter>> {
+    vmd::accompany_h5md(&directory.join(TRAJECTORY), &info.system, config.output.wrap)?;
+    let create = |output: &ExtraOutput| {
+        let path = directory.join(&output.file);
+        vmd::accompany(&path, &info.system, &output.options)?;
+        TrajectoryWriter::create(&path, &info.system, output.options.clone())
+    };
+    config.output.extra.iter().map(create).collect()
 }
 
 /// Refuses a folder that holds anything: nothing is ever overwritten.
@@ -95,6 +106,7 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
 struct Trajectory {
     writer: Option<H5mdWriter>,
     path: PathBuf,
+    interval: u64,
     frames: usize,
     flushed: Instant,
 }
@@ -114,7 +126,7 @@ impl Trajectory {
             wrap: config.output.wrap,
         };
         let writer = Some(H5mdWriter::create(&path, info, &options)?);
-        Ok(Trajectory { writer, path, frames: 0, flushed: Instant::now() })
+        Ok(Trajectory { writer, path, interval: config.output.trajectory_interval, frames: 0, flushed: Instant::now() })
     }
 
     fn flush_in_time(&mut self) -> Result<()> {
@@ -135,7 +147,9 @@ impl Observer for Trajectory {
     }
 
     fn frame(&mut self, frame: &Frame) -> Result<()> {
-        if let Some(writer) = &mut self.writer {
+        if let Some(writer) = &mut self.writer
+            && frame.sample.step.is_multiple_of(self.interval)
+        {
             writer.write_frame(frame)?;
             self.frames += 1;
         }

@@ -4,12 +4,13 @@ mod keys;
 mod node;
 mod reader;
 
-pub use keys::{KEYS, Key, Kind, Sign};
+pub use keys::{KEYS, Key, Kind, Sign, header};
 
 use crate::analysis::Limits;
 use crate::elements;
 use crate::error::{Error, Result};
 use crate::integrate::Thermostat;
+use crate::output::trajectory::{Format, TrajectoryOptions};
 use crate::system::Cell;
 use crate::units::Dimension;
 use nalgebra::Matrix3;
@@ -181,6 +182,19 @@ pub struct OutputConfig {
     pub double: bool,
     /// Atoms moved into the cell.
     pub wrap: bool,
+    /// Trajectories in other formats beside it.
+    pub extra: Vec<ExtraOutput>,
+}
+
+/// A further trajectory.
+#[derive(Debug, Clone)]
+pub struct ExtraOutput {
+    /// Its name in the run's folder.
+    pub file: String,
+    /// What it holds.
+    pub options: TrajectoryOptions,
+    /// Where the input names it, for messages.
+    pub place: String,
 }
 
 impl RunConfig {
@@ -214,6 +228,7 @@ impl RunConfig {
         let reader = Reader::new(root)?;
         let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
         let dynamics = dynamics(&reader)?;
+        let timestep = dynamics.timestep;
         let text = |section: &str, name: &str| Ok::<_, Error>(reader.text(section, name)?.map(|found| found.value));
         Ok(RunConfig {
             file: file.to_path_buf(),
@@ -225,7 +240,7 @@ impl RunConfig {
             dynamics,
             skin: reader.quantity("neighbors", "skin")?.map_or(1.0, |found| found.value),
             backend: backend(&reader)?,
-            output: output(&reader, &stem)?,
+            output: output(&reader, &stem, timestep)?,
             limits: Limits {
                 drift: reader.quantity("verdict", "max_drift")?.map_or(1.0, |found| found.value),
                 excursion: reader.quantity("verdict", "max_excursion")?.map_or(0.01, |found| found.value),
@@ -350,7 +365,7 @@ fn backend(reader: &Reader) -> Result<BackendConfig> {
     })
 }
 
-fn output(reader: &Reader, stem: &str) -> Result<OutputConfig> {
+fn output(reader: &Reader, stem: &str, timestep: f64) -> Result<OutputConfig> {
     let trajectory = "output.trajectory";
     let interval = |section: &str| Ok::<_, Error>(reader.integer(section, "interval")?.map_or(10, |found| found.value));
     Ok(OutputConfig {
@@ -361,7 +376,41 @@ fn output(reader: &Reader, stem: &str) -> Result<OutputConfig> {
         forces: reader.boolean(trajectory, "forces")?.unwrap_or(false),
         double: reader.text(trajectory, "precision")?.is_some_and(|found| found.value == "f64"),
         wrap: reader.boolean(trajectory, "wrap")?.unwrap_or(false),
+        extra: extra_outputs(reader, timestep)?,
     })
+}
+
+fn extra_outputs(reader: &Reader, timestep: f64) -> Result<Vec<ExtraOutput>> {
+    let section = "output.extra";
+    let mut outputs: Vec<ExtraOutput> = Vec::new();
+    for reader in reader.repeated(section) {
+        let file = reader.text(section, "file")?.ok_or_else(|| reader.missing(section, "file"))?;
+        let path = Path::new(&file.value);
+        if path.file_name() != Some(path.as_os_str()) {
+            return Err(file.error("is not the name of a file; give a name without a folder: it goes into the run's"));
+        }
+        Format::of(path).map_err(|problem| file.error(problem))?;
+        // The stem too: a script for VMD and the names of the atoms stand beside every trajectory.
+        let stem = |name: &str| Path::new(name).file_stem().map(|stem| stem.to_ascii_lowercase());
+        if stem(&file.value) == stem("trajectory.h5md") || outputs.iter().any(|o| stem(&o.file) == stem(&file.value)) {
+            return Err(file.error("has the name of another trajectory, but for its extension; choose another name"));
+        }
+        let flag = |name: &str| Ok::<_, Error>(reader.boolean(section, name)?.unwrap_or(false));
+        let atoms = reader.text(section, "atoms")?.and_then(|found| found.value.parse().ok());
+        outputs.push(ExtraOutput {
+            options: TrajectoryOptions {
+                atoms: atoms.unwrap_or_default(),
+                wrap: flag("wrap")?,
+                velocities: flag("velocities")?,
+                forces: flag("forces")?,
+                interval: reader.integer(section, "interval")?.map_or(10, |found| found.value),
+                timestep,
+            },
+            place: file.what,
+            file: file.value,
+        });
+    }
+    Ok(outputs)
 }
 
 #[cfg(test)]
@@ -423,6 +472,43 @@ mod tests {
         for bad in ["[2, 3]", "[[1, 0, 0], [0, 1, 0]]", "[2, 3, \"4\"]", "3", "[2, 3, 0]", "[[1,0,0],[0,1,0],[1,1,0]]"]
         {
             assert!(with(bad).unwrap_err().to_string().starts_with("in/a.toml:3: system.cell = "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn several_outputs_with_their_own_settings() {
+        let with = |more: &str| parse(&format!("{MINIMAL}{more}")).map(|config| config.output.extra);
+        let extra = with(
+            "[[output.extra]]\nfile = \"water.dcd\"\ninterval = 3\natoms = \"O,1-2\"\nwrap = true\n\
+             [[output.extra]]\nfile = \"all.xyz\"\nvelocities = true\nforces = true\n",
+        )
+        .unwrap();
+        let found: Vec<_> = extra.iter().map(|o| (o.file.as_str(), o.options.interval, o.options.wrap)).collect();
+        assert_eq!(found, [("water.dcd", 3, true), ("all.xyz", 10, false)]);
+        assert_eq!(extra[0].options.atoms.to_string(), "O,1-2");
+        assert!(extra[1].options.velocities && extra[1].options.forces && !extra[0].options.velocities);
+        for (more, message) in [
+            (
+                "file = \"a.h5\"",
+                "in/a.toml:9: output.extra.file = \"a.h5\" has a format that cannot be written; choose",
+            ),
+            ("file = \"b/a.dcd\"", "in/a.toml:9: output.extra.file = \"b/a.dcd\" is not the name of a file; give"),
+            (
+                "file = \"trajectory.dcd\"",
+                "in/a.toml:9: output.extra.file = \"trajectory.dcd\" has the name of another",
+            ),
+            ("interval = 3", "in/a.toml:8: output.extra.file is missing; give text in quotes"),
+            (
+                "file = \"a.dcd\"\natoms = \"Qq\"",
+                "in/a.toml:10: output.extra.atoms = \"Qq\" is not accepted; give \"all\", elements",
+            ),
+            (
+                "file = \"a.dcd\"\n[[output.extra]]\nfile = \"A.xtc\"",
+                "in/a.toml:11: output.extra.file = \"A.xtc\" has the",
+            ),
+        ] {
+            let error = with(&format!("[[output.extra]]\n{more}\n")).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
         }
     }
 

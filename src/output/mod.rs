@@ -3,6 +3,7 @@
 pub mod h5md;
 pub mod progress;
 pub mod trajectory;
+pub mod vmd;
 
 use crate::error::{Error, Result};
 use crate::simulation::Observer;
