@@ -10,9 +10,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 use tempfile::TempDir;
-use verlet::output::h5md::H5mdReader;
+use verlet::output::h5md::{H5mdOptions, H5mdReader, H5mdWriter};
 use verlet::output::trajectory::{FORMATS, Snapshot, TrajectoryOptions, TrajectoryWriter};
-use verlet::output::{Output, Position};
+use verlet::output::{Frame, Output, Position, RunInfo, Sample};
 use verlet::system::{Cell, Selection, System, extxyz};
 
 /// fs, and steps between frames.
@@ -382,4 +382,198 @@ fn check_script(script: &Path) {
     let done = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(done.starts_with("new ") && done.contains("addrep") && done.trim_end().ends_with("box"), "{done}");
+}
+
+fn convert(arguments: &[&Path]) -> std::process::Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_verlet")).arg("convert").args(arguments).output().unwrap()
+}
+
+fn converted(arguments: &[&Path]) {
+    let output = convert(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn refused(arguments: &[&Path], status: i32) -> String {
+    let output = convert(arguments);
+    assert_eq!(output.status.code(), Some(status));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn sample(step: u64) -> Sample {
+    let (kinetic, potential) = (1.0 + step as f64, -4210.25 - step as f64);
+    Sample {
+        step,
+        time: step as f64 * TIMESTEP,
+        kinetic,
+        potential,
+        conserved: kinetic + potential,
+        temperature: 300.0,
+        list_rebuilds: step / 7,
+    }
+}
+
+/// An H5MD trajectory of five frames in every digit, with a denser log.
+fn h5md(path: &Path, system: &System) -> RunInfo {
+    let info = RunInfo {
+        system: system.clone(),
+        title: "Wasser".into(),
+        author: "Jürgen".into(),
+        input: "title = 1".into(),
+        model: "m.safetensors".into(),
+        model_hash: "abc".into(),
+        seed: u64::MAX,
+        backend: "CPU".into(),
+    };
+    let options = H5mdOptions { velocities: true, forces: true, double: true, wrap: false };
+    let mut writer = H5mdWriter::create(path, &info, &options).unwrap();
+    for index in 0..5 {
+        let step = index as u64 * INTERVAL;
+        let log: Vec<Sample> = [step.saturating_sub(10), step].map(sample).into();
+        writer.write_samples(if index == 0 { &log[1..] } else { &log }).unwrap();
+        let (positions, velocities) = (vectors(index, 20.0), vectors(index + 1000, 0.01));
+        let forces = vectors(index + 2000, 3.0);
+        writer.write_frame(&Frame { sample: sample(step), positions, velocities, forces }).unwrap();
+    }
+    writer.finish().unwrap();
+    info
+}
+
+fn read_xyz(path: &Path) -> Vec<extxyz::Frame> {
+    extxyz::Reader::open(path).unwrap().map(Result::unwrap).collect()
+}
+
+/// From H5MD to each format and back to extended XYZ: nothing is lost but what the format rounds.
+#[test]
+fn conversion_there_and_back_keeps_what_the_format_holds() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for cell in [triclinic(), Cell::open()] {
+        let system = system(cell.clone());
+        let stem = if cell.is_periodic() { "periodic" } else { "open" };
+        let (source, topology) = (at(&format!("{stem}.h5md")), at(&format!("{stem}-topology.xyz")));
+        h5md(&source, &system);
+        write_file(&topology, &system, &plain(), 1);
+        for format in FORMATS {
+            let extension = format.extensions[0];
+            let there = at(&format!("{stem}-there.{extension}"));
+            let back = at(&format!("{stem}-back-{extension}.xyz"));
+            converted(&[&source, &there]);
+            match format.elements {
+                true => converted(&[&there, &back]),
+                false => converted(&[&there, &back, Path::new("--topology"), &topology]),
+            }
+            let frames = read_xyz(&back);
+            assert_eq!(frames.len(), 5, "{extension}");
+            for (index, frame) in frames.iter().enumerate() {
+                let error = |found: &[Vector3<f64>], expected: Vec<Vector3<f64>>| {
+                    found.iter().zip(&expected).map(|(a, b)| (a - b).amax()).fold(0.0, f64::max)
+                };
+                assert_eq!(frame.system.atomic_numbers, system.atomic_numbers, "{extension}");
+                assert!(error(&frame.system.positions, vectors(index, 20.0)) <= precision(extension), "{extension}");
+                assert_eq!(frame.system.velocities.is_some(), format.velocities, "{extension}");
+                if let Some(velocities) = &frame.system.velocities {
+                    // Å/fs; GRO has four decimals of nm/ps, which are 1e-6 Å/fs.
+                    let tolerance = if extension == "gro" { 0.501e-6 } else { 5e-8 };
+                    assert!(error(velocities, vectors(index + 1000, 0.01)) <= tolerance, "{extension}");
+                }
+                let difference = (frame.system.cell.vectors() - cell.vectors()).amax();
+                assert!(difference < if extension == "pdb" { 2e-3 } else { 1e-4 }, "{extension}: {difference}");
+                assert_eq!(frame.system.cell.periodic(), cell.periodic(), "{extension}");
+                if ["dcd", "xtc", "trr", "lammpstrj", "xyz"].contains(&extension) {
+                    let time = frame.info("time").unwrap().as_real().unwrap();
+                    assert!((time - index as f64 * 10.0).abs() < 1e-4, "{extension}: {time}");
+                }
+                if extension == "xyz" {
+                    assert!(
+                        error(&frame.column("forces").unwrap().as_vectors().unwrap(), vectors(index + 2000, 3.0))
+                            < 1e-14
+                    );
+                    assert_eq!(
+                        frame.info("energy").unwrap().as_real(),
+                        Some(sample(index as u64 * INTERVAL).potential)
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_trajectory_becomes_h5md_with_its_log_and_provenance() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let system = system(triclinic());
+    let info = h5md(&at("a.h5md"), &system);
+    let option = |text: &'static str| Path::new(text);
+    converted(&[
+        &at("a.h5md"),
+        &at("b.h5md"),
+        option("--from=2"),
+        option("--to=4"),
+        option("--every=2"),
+        option("--atoms=O,2"),
+        option("--wrap"),
+        option("--precision=f64"),
+    ]);
+    let reader = H5mdReader::open(&at("b.h5md")).unwrap();
+    assert_eq!((reader.frames().unwrap(), reader.atomic_numbers().unwrap()), (2, vec![8, 1, 8, 8]));
+    let frame = reader.frame(1).unwrap();
+    assert_eq!((frame.step, frame.cell.clone()), (60, system.cell.clone()));
+    for (position, atom) in frame.positions.iter().zip([0, 1, 4, 8]) {
+        let expected = vectors(3, 20.0)[atom];
+        let expected = expected - system.cell.translation(system.cell.image(&expected));
+        assert!((position - expected).amax() < 1e-12);
+    }
+    assert!((frame.forces.unwrap()[2] - vectors(2003, 3.0)[4]).amax() < 1e-12);
+    let steps: Vec<u64> = reader.samples().unwrap().iter().map(|sample| sample.step).collect();
+    assert_eq!(steps, [20, 30, 40, 50, 60]);
+    let about = reader.about(system.clone()).unwrap();
+    assert_eq!((about.title, about.author, about.seed), (info.title, info.author, info.seed));
+
+    // Extended XYZ knows enough for H5MD, positions and elements alone do not.
+    converted(&[&at("a.h5md"), &at("a.xyz")]);
+    converted(&[&at("a.xyz"), &at("c.h5md")]);
+    let reader = H5mdReader::open(&at("c.h5md")).unwrap();
+    assert!((reader.frame(4).unwrap().time - 40.0).abs() < 1e-12 && reader.samples().unwrap().is_empty());
+    converted(&[&at("a.h5md"), &at("a.pdb")]);
+    let message = refused(&[&at("a.pdb"), &at("d.h5md")], 2);
+    assert!(message.contains("d.h5md needs the time of every frame, and "), "{message}");
+}
+
+#[test]
+fn what_cannot_be_converted_is_refused_in_a_sentence() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    h5md(&at("a.h5md"), &system(triclinic()));
+    converted(&[&at("a.h5md"), &at("a.dcd")]);
+    std::fs::write(at("small.xyz"), "1\n\nO 0 0 0\n").unwrap();
+    for (arguments, status, words) in [
+        (vec![at("a.h5md"), at("a.dcd")], 1, "a.dcd exists already and is never overwritten"),
+        (
+            vec![at("a.dcd"), at("b.xyz")],
+            2,
+            "a.dcd is a DCD file, which holds no elements; `verlet convert` takes them",
+        ),
+        (
+            vec![at("a.dcd"), at("b.xyz"), "--topology".into(), at("small.xyz")],
+            2,
+            "it has 12 atoms, but its topology has 1",
+        ),
+        (vec![at("a.h5md"), at("b.xyz"), "--topology".into(), at("small.xyz")], 2, "knows its elements itself"),
+        (vec![at("small.xyz"), at("b.xyz"), "--topology".into(), at("small.xyz")], 2, "knows its elements itself"),
+        (vec![at("a.h5md"), at("b.xyz"), "--from=6".into()], 2, "has no frame in the range that was asked for"),
+        (vec![at("a.h5md"), at("b.tng")], 2, "has a format that cannot be written; choose one of .h5md, .dcd"),
+        (vec![at("a.h5md"), at("b.h5md"), "--atoms=N".into()], 2, "\"N\" names N, but the system is"),
+        (vec![at("none.dcd"), at("b.xyz")], 2, "none.dcd does not exist"),
+    ] {
+        let arguments: Vec<&Path> = arguments.iter().map(|path: &std::path::PathBuf| path.as_path()).collect();
+        let message = refused(&arguments, status);
+        assert!(message.contains(words) && message.lines().count() == 1, "{message}");
+    }
+    assert!(!at("b.xyz").exists() && !at("b.h5md").exists());
+    // What fails on the way leaves nothing.
+    std::fs::write(at("changing.xyz"), "1\n\nO 0 0 0\n1\n\nH 0 0 0\n").unwrap();
+    let message = refused(&[&at("changing.xyz"), &at("b.pdb")], 2);
+    assert!(message.contains("changing.xyz, frame 2: has other atoms than the first frame"), "{message}");
+    assert!(!at("b.pdb").exists());
 }

@@ -1,6 +1,7 @@
 //! The commands of the program, a file each.
 
 mod check;
+mod convert;
 mod evaluate;
 mod info;
 mod run;
@@ -30,6 +31,8 @@ enum Command {
     Check(check::Arguments),
     /// Energies, forces and stresses of structures, as extended XYZ
     Evaluate(evaluate::Arguments),
+    /// Turn a trajectory into another format
+    Convert(convert::Arguments),
     /// What a model file is, or the keys of an input file
     Info(info::Arguments),
 }
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
     };
     match result {

@@ -7,12 +7,10 @@ use super::foreign::Template;
 use super::{Format, Record, Sink, TrajectoryOptions};
 use crate::system::System;
 use crate::system::structure::quietly;
+use crate::units::AKMA;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-/// CHARMM's unit of time in fs, as the readers of DCD files have it.
-const AKMA: f64 = 48.888_21;
 
 pub(super) struct Binary {
     /// `None` while the file is closed.
@@ -70,7 +68,7 @@ impl Binary {
 
     /// Has chemfiles close the file, which gives it its true length, and completes its head.
     fn close(&mut self) -> Result<u64, String> {
-        quietly(|| Ok::<_, String>(drop(self.trajectory.take())))?;
+        self.trajectory = None;
         self.count()?;
         let file = OpenOptions::new().write(true).open(&self.path);
         let length = file.and_then(|file| file.sync_all().and_then(|()| file.metadata())).map(|data| data.len());

@@ -104,7 +104,7 @@ pub struct TrajectoryWriter {
     /// Atoms in a snapshot.
     system_atoms: usize,
     cell: Cell,
-    range: Option<(f64, f64)>,
+    format: &'static Format,
     frames: u64,
 }
 
@@ -193,7 +193,7 @@ impl TrajectoryWriter {
             atoms: plan.atoms,
             system_atoms: system.len(),
             cell: system.cell.clone(),
-            range: plan.format.range,
+            format: plan.format,
             frames: 0,
         })
     }
@@ -231,11 +231,12 @@ impl TrajectoryWriter {
             (true, Some(all)) => select(name, all).map(Some),
         };
         let cell = snapshot.cell;
+        self.format.check_cell(cell).map_err(|problem| format!("it {problem}"))?;
         let mut positions = select("positions", snapshot.positions)?;
         if self.options.wrap {
             positions.iter_mut().for_each(|r| *r -= cell.translation(cell.image(r)));
         }
-        if let Some((low, high)) = self.range {
+        if let Some((low, high)) = self.format.range {
             let outside = |r: &Vector3<f64>| r.iter().any(|x| !(low..=high).contains(x));
             if let Some(atom) = positions.iter().position(outside) {
                 return Err(format!(
