@@ -1,10 +1,15 @@
 //! The loop: how far to advance, who is told, when to stop.
 
 use crate::analysis::{Conservation, Limits, Verdict};
-use crate::backend::Backend;
+use crate::backend::{Backend, State};
 use crate::error::Result;
 use crate::output::{Frame, Sample};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Time between checkpoints that have no interval: a kill costs no more than this, and writing them costs nothing that
+/// anybody would notice, however long a step takes.
+const CHECKPOINT_TIME: Duration = Duration::from_secs(30);
 
 /// Something that wants to hear of a run: a file, a progress bar, an analysis.
 pub trait Observer {
@@ -17,6 +22,13 @@ pub trait Observer {
     /// A full frame, at every multiple of the frame interval.
     fn frame(&mut self, frame: &Frame) -> Result<()> {
         let _ = frame;
+        Ok(())
+    }
+
+    /// A state to go on from: at the beginning, at the end, when the run is stopped, and in between. Samples and frames
+    /// up to its step have been told; it is never the state of a run that exploded.
+    fn checkpoint(&mut self, state: &State) -> Result<()> {
+        let _ = state;
         Ok(())
     }
 
@@ -33,6 +45,8 @@ pub struct Schedule {
     pub steps: u64,
     /// Steps between frames.
     pub frame_interval: u64,
+    /// Steps between checkpoints; by the clock without a number. It decides nothing but what a kill costs.
+    pub checkpoint_interval: Option<u64>,
     /// Most steps between two looks at samples and at the stop flag.
     pub chunk: u64,
 }
@@ -41,7 +55,11 @@ impl Schedule {
     /// The step at which the backend must next stop for the host.
     fn next_stop(&self, step: u64) -> u64 {
         let next_multiple = |interval: u64| (step / interval + 1).saturating_mul(interval);
-        next_multiple(self.frame_interval).min(next_multiple(self.chunk)).min(self.steps)
+        [Some(self.frame_interval), Some(self.chunk), self.checkpoint_interval]
+            .into_iter()
+            .flatten()
+            .map(next_multiple)
+            .fold(self.steps, u64::min)
     }
 }
 
@@ -61,7 +79,8 @@ pub struct Outcome {
 /// Runs `backend` to the end of the schedule, or until `stop` is raised.
 ///
 /// Observers hear of every sample and frame, the initial state included; they are finished also when the run fails.
-/// What is observed, and when, changes nothing of the path.
+/// A run is resumed when `conservation` has seen samples: then `backend` stands where the observers left off, and nothing
+/// is told twice. What is observed, and when, changes nothing of the path.
 ///
 /// # Errors
 /// The first error of the backend or of an observer.
@@ -93,12 +112,14 @@ fn observe(
     observers: &mut [&mut dyn Observer],
     stop: &AtomicBool,
 ) -> Result<()> {
-    let mut samples = vec![backend.sample()?];
-    let first = backend.frame()?;
-    tell(observers, conservation, &samples)?;
-    for observer in observers.iter_mut() {
-        observer.frame(&first)?;
+    let mut samples = Vec::new();
+    if conservation.is_empty() {
+        samples.push(backend.sample()?);
+        tell(observers, conservation, &samples)?;
+        tell_frame(backend, observers)?;
+        tell_state(backend, observers)?;
     }
+    let mut saved = Instant::now();
     while backend.step() < schedule.steps && !stop.load(Ordering::Relaxed) {
         samples.clear();
         let target = schedule.next_stop(backend.step());
@@ -107,13 +128,28 @@ fn observe(
         tell(observers, conservation, &samples)?;
         advanced?;
         if backend.step().is_multiple_of(schedule.frame_interval) {
-            let frame = backend.frame()?;
-            for observer in observers.iter_mut() {
-                observer.frame(&frame)?;
-            }
+            tell_frame(backend, observers)?;
+        }
+        let due = match schedule.checkpoint_interval {
+            Some(interval) => backend.step().is_multiple_of(interval),
+            None => saved.elapsed() >= CHECKPOINT_TIME,
+        };
+        if due {
+            tell_state(backend, observers)?;
+            saved = Instant::now();
         }
     }
-    Ok(())
+    tell_state(backend, observers)
+}
+
+fn tell_frame(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer]) -> Result<()> {
+    let frame = backend.frame()?;
+    observers.iter_mut().try_for_each(|observer| observer.frame(&frame))
+}
+
+fn tell_state(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer]) -> Result<()> {
+    let state = backend.state()?;
+    observers.iter_mut().try_for_each(|observer| observer.checkpoint(&state))
 }
 
 fn tell(observers: &mut [&mut dyn Observer], conservation: &mut Conservation, samples: &[Sample]) -> Result<()> {
@@ -132,11 +168,16 @@ mod tests {
 
     #[test]
     fn the_schedule_stops_at_every_multiple_and_at_the_end() {
-        let schedule = Schedule { steps: 20, frame_interval: 6, chunk: 4 };
-        let mut stops = vec![0];
-        while *stops.last().unwrap() < schedule.steps {
-            stops.push(schedule.next_stop(*stops.last().unwrap()));
-        }
-        assert_eq!(stops, [0, 4, 6, 8, 12, 16, 18, 20]);
+        let schedule = Schedule { steps: 20, frame_interval: 6, checkpoint_interval: None, chunk: 4 };
+        let stops = |schedule: Schedule| {
+            let mut stops = vec![0];
+            while *stops.last().unwrap() < schedule.steps {
+                stops.push(schedule.next_stop(*stops.last().unwrap()));
+            }
+            stops
+        };
+        assert_eq!(stops(schedule), [0, 4, 6, 8, 12, 16, 18, 20]);
+        let schedule = Schedule { checkpoint_interval: Some(7), ..schedule };
+        assert_eq!(stops(schedule), [0, 4, 6, 7, 8, 12, 14, 16, 18, 20]);
     }
 }

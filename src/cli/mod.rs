@@ -2,7 +2,10 @@
 
 mod check;
 mod evaluate;
+mod execute;
 mod info;
+mod repair;
+mod resume;
 mod run;
 
 use crate::config::RunConfig;
@@ -25,6 +28,10 @@ struct Arguments {
 enum Command {
     /// Run the molecular dynamics that an input file describes
     Run(run::Arguments),
+    /// Continue a run exactly where it stopped, however it stopped
+    Resume(resume::Arguments),
+    /// Make a trajectory that a killed run left behind readable for every program
+    Repair(repair::Arguments),
     /// Read an input, load everything, compute one energy, say what would run; write nothing
     Check(check::Arguments),
     /// Energies, forces and stresses of structures, as extended XYZ
@@ -74,6 +81,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Resume(arguments) => resume::run(&arguments),
+        Command::Repair(arguments) => repair::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
