@@ -60,7 +60,7 @@ proptest! {
     fn no_flipped_bit_goes_unseen(at in any::<prop::sample::Index>(), bit in 0..8) {
         let mut bytes = checkpoint().encode();
         let at = at.index(bytes.len());
-        bytes[at] ^= 1 << bit;
+        bytes[at] ^= 1u8 << bit;
         prop_assert!(Checkpoint::decode(&bytes).is_err());
     }
 
