@@ -577,3 +577,62 @@ fn what_cannot_be_converted_is_refused_in_a_sentence() {
     assert!(message.contains("changing.xyz, frame 2: has other atoms than the first frame"), "{message}");
     assert!(!at("b.pdb").exists());
 }
+
+const RESUMED: &str = "[system]\nstructure = \"start.xyz\"\n[model]\nfile = \"model.safetensors\"\n[dynamics]\n\
+                       timestep = \"0.2 fs\"\nsteps = 24\ntemperature = 50\n[verdict]\nmax_excursion = 1.0\n\
+                       max_drift = 1e9\n[output.checkpoint]\ninterval = 5\n[output.trajectory]\ninterval = 8\n\
+                       [[output.extra]]\nfile = \"a.dcd\"\ninterval = 3\n[[output.extra]]\nfile = \"b.xyz\"\ninterval = 2\n\
+                       [[output.extra]]\nfile = \"c.pdb\"\ninterval = 4\natoms = \"1-4\"\nwrap = true\n\
+                       [[output.extra]]\nfile = \"d.xtc\"\ninterval = 5\n[[output.extra]]\nfile = \"e.nc\"\ninterval = 3\n\
+                       velocities = true\n";
+
+/// A run that was extended, and one that was killed, have the frames of a run in one go in all of their outputs.
+#[test]
+fn a_resumed_run_goes_on_in_every_output() {
+    let folder = TempDir::new().unwrap();
+    ModelFile::random("painn", SMALL, 31).write(folder.path(), "model.safetensors");
+    let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 80.0, 70.0], [true; 3]).unwrap();
+    let mut writer = extxyz::Writer::create(&folder.path().join("start.xyz")).unwrap();
+    writer.write(&extxyz::Frame::new(random_system(12, cell, 5))).unwrap();
+    writer.finish().unwrap();
+    std::fs::write(folder.path().join("input.toml"), RESUMED).unwrap();
+    let command = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_verlet"));
+        command.args(arguments).current_dir(&folder);
+        command
+    };
+    let verlet = |arguments: &[&str]| {
+        let output = command(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let files = ["a.dcd", "b.xyz", "c.pdb", "d.xtc", "e.nc"];
+    let same = |one: &str, other: &str| {
+        for file in files {
+            let read = |run: &str| std::fs::read(folder.path().join(run).join(file)).unwrap();
+            assert!(read(one) == read(other), "{file} of {one} and {other}");
+        }
+    };
+    verlet(&["run", "input.toml", "--output", "whole"]);
+    verlet(&["run", "input.toml", "--output", "extended", "--steps", "11"]);
+    verlet(&["resume", "extended", "--steps", "24"]);
+    same("whole", "extended");
+
+    let mut child = command(&["run", "input.toml", "--output", "killed", "--steps", "100000000"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let steps = || -> Vec<u64> {
+        let file = folder.path().join("killed/b.xyz");
+        let frames = extxyz::Reader::open(&file).into_iter().flatten().map_while(Result::ok);
+        frames.filter_map(|frame| frame.info("step")?.as_real()).map(|step| step as u64).collect()
+    };
+    while steps().last().is_none_or(|&step| step < 40) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let end = (steps().last().unwrap() + 40).to_string();
+    verlet(&["resume", "killed", "--steps", &end]);
+    verlet(&["run", "input.toml", "--output", "straight", "--steps", &end]);
+    same("killed", "straight");
+}

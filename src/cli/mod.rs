@@ -3,16 +3,19 @@
 mod check;
 mod convert;
 mod evaluate;
+mod execute;
 mod info;
+mod outputs;
+mod repair;
+mod resume;
 mod run;
 
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::output::trajectory::TrajectoryWriter;
 use crate::setup::Prepared;
 use clap::{Parser, Subcommand};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Molecular dynamics under learned force fields.
@@ -27,6 +30,10 @@ struct Arguments {
 enum Command {
     /// Run the molecular dynamics that an input file describes
     Run(run::Arguments),
+    /// Continue a run exactly where it stopped, however it stopped
+    Resume(resume::Arguments),
+    /// Make a trajectory that a killed run left behind readable for every program
+    Repair(repair::Arguments),
     /// Read an input, load everything, compute one energy, say what would run; write nothing
     Check(check::Arguments),
     /// Energies, forces and stresses of structures, as extended XYZ
@@ -78,6 +85,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Resume(arguments) => resume::run(&arguments),
+        Command::Repair(arguments) => repair::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
@@ -104,14 +113,6 @@ fn warn_of_defects(model: &Model) {
     if let Some(defects) = model.defects() {
         eprintln!("warning: {}: {defects}", model.name);
     }
-}
-
-/// Refuses outputs that cannot hold what the input wants in them, before anything is written.
-fn check_outputs(config: &RunConfig, prepared: &Prepared) -> Result<()> {
-    config.output.extra.iter().try_for_each(|output| {
-        TrajectoryWriter::check(Path::new(&output.file), &prepared.info.system, &output.options)
-            .map_err(|problem| Error::Input(format!("{} {problem}", output.place)))
-    })
 }
 
 /// Tells what is about to run.

@@ -190,6 +190,13 @@ pub const KEYS: &[Key] = &[
     key("output.extra", "forces", Kind::Boolean, "false", "write forces: .xyz"),
     key("output.energy", "interval", STEPS, "10", "steps between rows of the energy log"),
     key(
+        "output.checkpoint",
+        "interval",
+        STEPS,
+        "every 30 s",
+        "steps between checkpoints; there is always one at the beginning, at the end, and when the run is stopped",
+    ),
+    key(
         "verdict",
         "max_drift",
         Kind::Quantity(Dimension::Drift, Sign::NotNegative),

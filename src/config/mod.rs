@@ -23,8 +23,10 @@ use std::path::{Path, PathBuf};
 pub struct RunConfig {
     /// The input file.
     pub file: PathBuf,
-    /// Its text, with the command line's overrides as comments at the end.
+    /// Its text.
     pub text: String,
+    /// The command line's changes to it, `section.key=value` each.
+    pub overrides: Vec<String>,
     /// Free text.
     pub title: String,
     /// Who runs it.
@@ -174,6 +176,8 @@ pub struct OutputConfig {
     pub trajectory_interval: u64,
     /// Steps between rows of the energy log.
     pub energy_interval: u64,
+    /// Steps between checkpoints; by the clock without a number.
+    pub checkpoint_interval: Option<u64>,
     /// Velocities in the trajectory.
     pub velocities: bool,
     /// Forces in the trajectory.
@@ -212,9 +216,8 @@ impl RunConfig {
     /// As [`load`](Self::load), from text; `file` is for messages and for relative paths.
     pub fn parse(file: &Path, text: &str, overrides: &[String]) -> Result<Self> {
         let mut root = node::parse(&file.display().to_string(), text)?;
-        let mut recorded = text.to_string();
-        for text in overrides {
-            let over = node::parse_override(text)?;
+        for change in overrides {
+            let over = node::parse_override(change)?;
             // Steps and duration exclude each other: the command line's takes the place of the file's.
             for (given, other) in [("steps", "duration"), ("duration", "steps")] {
                 if over.has(&["dynamics", given]) {
@@ -222,19 +225,19 @@ impl RunConfig {
                 }
             }
             node::merge(&mut root, over);
-            recorded.push_str(&format!("# --set {text}\n"));
         }
         let base = file.parent().unwrap_or(Path::new("."));
         let reader = Reader::new(root)?;
         let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
         let dynamics = dynamics(&reader)?;
         let timestep = dynamics.timestep;
-        let text = |section: &str, name: &str| Ok::<_, Error>(reader.text(section, name)?.map(|found| found.value));
+        let words = |section: &str, name: &str| Ok::<_, Error>(reader.text(section, name)?.map(|found| found.value));
         Ok(RunConfig {
             file: file.to_path_buf(),
-            text: recorded,
-            title: text("", "title")?.unwrap_or_default(),
-            author: text("", "author")?.or_else(|| std::env::var("USER").ok()).unwrap_or_default(),
+            text: text.to_string(),
+            overrides: overrides.to_vec(),
+            title: words("", "title")?.unwrap_or_default(),
+            author: words("", "author")?.or_else(|| std::env::var("USER").ok()).unwrap_or_default(),
             system: system(&reader, base)?,
             model: reader.path("model", "file", base)?.ok_or_else(|| reader.missing("model", "file"))?,
             dynamics,
@@ -246,6 +249,16 @@ impl RunConfig {
                 excursion: reader.quantity("verdict", "max_excursion")?.map_or(0.01, |found| found.value),
             },
         })
+    }
+
+    /// The input as it is kept with the results: its text, with the command line's changes as comments at the end.
+    pub fn record(&self) -> String {
+        let mut record = self.text.clone();
+        if !self.overrides.is_empty() && !record.ends_with('\n') {
+            record.push('\n');
+        }
+        record.extend(self.overrides.iter().map(|change| format!("# --set {change}\n")));
+        record
     }
 }
 
@@ -372,6 +385,7 @@ fn output(reader: &Reader, stem: &str, timestep: f64) -> Result<OutputConfig> {
         directory: reader.path("output", "directory", Path::new(""))?.unwrap_or_else(|| Path::new("runs").join(stem)),
         trajectory_interval: interval(trajectory)?,
         energy_interval: interval("output.energy")?,
+        checkpoint_interval: reader.integer("output.checkpoint", "interval")?.map(|found| found.value),
         velocities: reader.boolean(trajectory, "velocities")?.unwrap_or(true),
         forces: reader.boolean(trajectory, "forces")?.unwrap_or(false),
         double: reader.text(trajectory, "precision")?.is_some_and(|found| found.value == "f64"),
@@ -455,7 +469,7 @@ mod tests {
         let text = MINIMAL.replace("steps = 10", "duration = \"1 ps\"");
         let config = RunConfig::parse(file, &text, &["dynamics.steps=7".into()]).unwrap();
         assert_eq!(config.dynamics.steps, 7);
-        assert!(config.text.ends_with("# --set dynamics.steps=7\n"));
+        assert!(config.record().ends_with("# --set dynamics.steps=7\n"));
         let config = RunConfig::parse(file, MINIMAL, &["dynamics.duration=5fs".into()]).unwrap();
         assert_eq!(config.dynamics.steps, 10);
     }

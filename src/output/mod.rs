@@ -1,7 +1,10 @@
 //! Everything a run leaves behind. Outputs see only [`Frame`]s and [`Sample`]s, never a backend.
 
+pub mod checkpoint;
+pub mod folder;
 pub mod h5md;
 pub mod progress;
+pub mod record;
 pub mod trajectory;
 pub mod vmd;
 

@@ -154,6 +154,26 @@ impl LogColumns {
         })
     }
 
+    /// Goes on behind the columns' rows.
+    pub fn open(group: &Group, atoms: usize) -> hdf5::Result<Self> {
+        let count = |name: &str| Series::open(group.dataset(name)?);
+        let number = |name: &str| Series::open(group.dataset(name)?);
+        let conserved: Series<f64> = number("conserved")?;
+        Ok(LogColumns {
+            step: count("step")?,
+            time: number("time")?,
+            kinetic: number("kinetic")?,
+            potential: number("potential")?,
+            total: number("total")?,
+            reference: conserved.first()?,
+            conserved,
+            temperature: number("temperature")?,
+            drift: number("drift")?,
+            list_rebuilds: count("list_rebuilds")?,
+            atoms,
+        })
+    }
+
     /// Rows, written and waiting.
     pub fn len(&self) -> usize {
         self.step.len()

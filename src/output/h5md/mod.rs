@@ -22,16 +22,22 @@
 //! MDAnalysis and VMD keep lengths and angles of a cell and turn it so that a lies along x and b in the xy plane. The
 //! positions stay: a cell that is not oriented like that has its periodic images elsewhere there, not in this file.
 
+mod append;
 mod columns;
 mod layout;
+mod output;
 mod reader;
+mod repair;
 mod series;
 
 pub(crate) use columns::edge_vectors;
+pub use output::H5mdOutput;
 pub use reader::{H5mdReader, StoredFrame};
+pub use repair::{Repair, repair};
 
 use crate::error::{Error, Result};
-use crate::output::{Frame, RunInfo, Sample, create_new};
+use crate::output::{Frame, Position, RunInfo, Sample, create_new};
+use crate::system::System;
 use columns::{FrameColumns, LogColumns};
 use hdf5::File;
 use std::path::{Path, PathBuf};
@@ -77,6 +83,19 @@ impl H5mdWriter {
                 Err(fault(path, "could not be created", &error))
             }
         }
+    }
+
+    /// Goes on with a file: cuts it to the frames and rows of `position` and appends behind them. What the file holds a
+    /// frame is as it was begun; of the options only `wrap` is looked at.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when the file needs a [`repair`](fn@repair), has less than `position`, belongs to another system,
+    /// or is open in another program.
+    pub fn append(path: &Path, system: &System, options: &H5mdOptions, position: &Position) -> Result<Self> {
+        let file = repair::open_to_write(path)?;
+        let opened = append::open(&file, system, options, position.frames as usize, position.rows as usize);
+        let (frames, log) = opened.map_err(|error| fault(path, "cannot be continued", &error))?;
+        Ok(H5mdWriter { frames, log, file, path: path.to_owned() })
     }
 
     /// Appends one frame. It reaches the disk with the next [`flush`](Self::flush), or earlier when much is waiting.
