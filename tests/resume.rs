@@ -217,10 +217,16 @@ fn nothing_is_lost_to_kills() {
         let folder = format!("killed-{chains}");
         let trajectory = bench.path(&folder).join("trajectory.h5md");
         chains += 1;
+        let mut patience = 0.2;
         let mut process = Background::run(&bench, &folder, &arguments);
         loop {
-            std::thread::sleep(duration.mul_f64((random(&mut seed) % 1000) as f64 / 4000.0));
-            process.signal("-KILL");
+            if kills < KILLS {
+                // Mostly early, when the file is opened, repaired and cut; later from kill to kill, to get on.
+                let part = (random(&mut seed) % 1000) as f64 / 1000.0;
+                patience += 0.1;
+                std::thread::sleep(duration.mul_f64(patience * part.powi(2)));
+                process.signal("-KILL");
+            }
             if process.end().1 {
                 break;
             }
@@ -275,6 +281,9 @@ fn one_process_at_a_time_works_in_a_folder() {
     // Elsewhere there is nothing to lock.
     std::fs::copy(bench.path("out/trajectory.h5md"), bench.path("alone.h5md")).unwrap();
     assert!(bench.succeed(&["repair", "alone.h5md"]).starts_with("alone.h5md needs no repair"));
+    drop(hdf5::File::create(bench.path("foreign.h5")).unwrap());
+    let message = bench.fail(&["repair", "foreign.h5"], 1);
+    assert_eq!(message, "error: foreign.h5 is not a trajectory that verlet wrote\n");
     let message = bench.fail(&["repair", "input.toml"], 1);
     assert_eq!(message, "error: input.toml is not an HDF5 file, or a damaged one\n");
 }
@@ -292,6 +301,21 @@ fn a_reader_follows_a_run() {
     run.signal("-TERM");
     let (text, success) = run.end();
     assert!(success, "{text}");
+}
+
+/// A program that has the file open, however it does, makes `resume` say so and changes nothing.
+#[test]
+fn an_open_trajectory_is_not_continued() {
+    let bench = bench();
+    bench.succeed(&["run", "input.toml", "--output", "out", "--steps", "3"]);
+    let trajectory = bench.path("out/trajectory.h5md");
+    let before = std::fs::read(&trajectory).unwrap();
+    let reader = H5mdReader::open(&trajectory).unwrap();
+    let message = bench.fail(&["resume", "out", "--steps", "16"], 1);
+    assert_eq!(message, "error: out/trajectory.h5md is open in another program; close it there and try again\n");
+    drop(reader);
+    assert!(std::fs::read(&trajectory).unwrap() == before);
+    bench.succeed(&["resume", "out", "--steps", "16"]);
 }
 
 /// 8 steps, then 8 more: the checkpoints at 16 and at 8 are there.

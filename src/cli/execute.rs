@@ -47,6 +47,8 @@ pub(super) fn execute(
     );
     let outcome = outcome.map_err(|error| match error {
         Error::Run(reason) => Error::Run(format!("{reason}; {}", record.last_good())),
+        // A full disk, for example: the run can go on when there is room again.
+        Error::Output(reason) => Error::Output(format!("{reason}; {}", record.last_good())),
         other => other,
     })?;
     print!("{}", summary(config, &outcome, first, begun.elapsed()));

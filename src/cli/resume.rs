@@ -6,7 +6,7 @@ use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::output::checkpoint::{Checkpoint, Generations};
 use crate::output::folder::{RunFolder, TRAJECTORY};
-use crate::output::h5md::{H5mdOutput, H5mdReader};
+use crate::output::h5md::{self, H5mdOutput, H5mdReader};
 use crate::output::record::Record;
 use crate::output::trajectory::TrajectoryWriter;
 use crate::output::{Output, Position};
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     /// A new total number of steps, counted from the start of the run: extends a run that is finished
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Where to compute, instead of the run's choice
+    /// Where to compute, instead of the run's choice; only the same device repeats every bit
     #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu"])]
     backend: Option<String>,
 }
@@ -74,10 +74,6 @@ fn finished(folder: &Path, step: u64, asked: Option<u64>) -> Result<()> {
 /// last one.
 fn last_usable(folder: &RunFolder) -> Result<Checkpoint> {
     let checkpoints = folder.checkpoints();
-    let unusable = match usable(folder, &checkpoints.current()) {
-        Ok(checkpoint) => return Ok(checkpoint),
-        Err(error) => error,
-    };
     let name = folder.path().display();
     if !checkpoints.exist() {
         return Err(Error::Output(format!(
@@ -85,8 +81,20 @@ fn last_usable(folder: &RunFolder) -> Result<Checkpoint> {
              again"
         )));
     }
-    let checkpoint = usable(folder, &checkpoints.previous())
-        .map_err(|error| Error::Output(format!("the run in {name} cannot be resumed: {unusable}, and {error}")))?;
+    // A trajectory that cannot be repaired now, because somebody reads it, is no reason to go further back.
+    if folder.trajectory().exists() {
+        h5md::repair(&folder.trajectory())?;
+    }
+    let unusable = match usable(folder, &checkpoints.current()) {
+        Ok(checkpoint) => return Ok(checkpoint),
+        Err(error) => error,
+    };
+    let refused = |reason: String| Error::Output(format!("the run in {name} cannot be resumed: {reason}"));
+    if !checkpoints.previous().exists() {
+        return Err(refused(unusable.to_string()));
+    }
+    let checkpoint =
+        usable(folder, &checkpoints.previous()).map_err(|error| refused(format!("{unusable}, and {error}")))?;
     eprintln!(
         "warning: {unusable}; going on from the checkpoint before it, {} at step {}",
         Generations::PREVIOUS,

@@ -41,7 +41,7 @@ impl RunFolder {
     pub fn create(path: &Path, input: &str) -> Result<Self> {
         let failed = |error| Error::Output(format!("the folder {} cannot be written: {error}", path.display()));
         std::fs::create_dir_all(path).map_err(failed)?;
-        let folder = RunFolder { path: path.to_owned(), _lock: lock(path)? };
+        let folder = Self::hold(path)?;
         // Two runs may have begun in the same folder at the same moment.
         check_empty(path)?;
         std::fs::write(path.join(INPUT), input).map_err(failed)?;
@@ -64,7 +64,7 @@ impl RunFolder {
                 Generations::CURRENT
             )));
         }
-        Ok(RunFolder { path: path.to_owned(), _lock: lock(path)? })
+        Self::hold(path)
     }
 
     /// The folder that a file is in, when that is a run's.
@@ -76,7 +76,17 @@ impl RunFolder {
         if !folder.join(LOCK).exists() {
             return Ok(None);
         }
-        Ok(Some(RunFolder { path: folder.to_owned(), _lock: lock(folder)? }))
+        Self::hold(folder).map(Some)
+    }
+
+    /// Takes the lock and leaves our number in it for those who are refused.
+    fn hold(path: &Path) -> Result<Self> {
+        let mut lock = lock(path)?;
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(|error| Error::Output(format!("the folder {} cannot be written: {error}", path.display())))?;
+        Ok(RunFolder { path: path.to_owned(), _lock: lock })
     }
 
     /// The folder.
@@ -142,10 +152,6 @@ fn lock(folder: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(failed)?;
     Ok(file)
 }
 

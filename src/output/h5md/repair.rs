@@ -57,7 +57,14 @@ pub fn repair(path: &Path) -> Result<Repair> {
         clear(path)?;
     }
     let failed = |error: hdf5::Error| fault(path, "cannot be repaired", &error);
-    let lengths = File::open(path).and_then(|file| Ok(Growing::of(&file)?.lengths())).map_err(failed)?;
+    let lengths = File::open(path).and_then(|file| Ok(Growing::of(&file)?.lengths()));
+    let lengths = lengths.map_err(|_| {
+        Error::Output(if marked {
+            format!("{name} is not whole: its run was killed before the first frame; remove it")
+        } else {
+            format!("{name} is not a trajectory that verlet wrote")
+        })
+    })?;
     let [frames, rows] = lengths.each_ref().map(|lengths| lengths.iter().copied().min().unwrap_or(0));
     let ragged = lengths[0].iter().any(|&length| length != frames) || lengths[1].iter().any(|&length| length != rows);
     if ragged {
