@@ -15,7 +15,8 @@
 //!
 //! Forces (eV/Å) only extended XYZ holds. All but extended XYZ are written by chemfiles, which knows no cell that repeats
 //! along some directions only: there, edges that do not repeat are made so long that nobody finds false neighbours
-//! across them. Without any periodic direction no cell is written.
+//! across them. Without any periodic direction no cell is written; in NetCDF it has no size then, over which MDAnalysis
+//! stumbles.
 //!
 //! chemfiles writes binary formats through a memory map: on a full disk the operating system ends the program (SIGBUS)
 //! instead of reporting an error. A run goes on from its last checkpoint then.
