@@ -33,7 +33,7 @@ pub trait Output: Observer {
     /// is. The checkpoint is written after all outputs have returned from this.
     ///
     /// # Errors
-    /// [`Error::Output`](crate::Error::Output) when the file cannot be written.
+    /// [`Error::Output`] when the file cannot be written.
     fn commit(&mut self) -> Result<Position>;
 }
 
