@@ -1,4 +1,4 @@
-//! From an input to a system that is ready to move. `run` and `check` both come through here.
+//! From an input, or a checkpoint, to a system that is ready to move. `run`, `check` and `resume` come through here.
 
 use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
@@ -9,7 +9,9 @@ use crate::integrate::Integrator;
 use crate::model::Model;
 use crate::neighbors::NeighborList;
 use crate::output::RunInfo;
+use crate::output::checkpoint::{Checkpoint, Provenance};
 use crate::system::{System, degrees_of_freedom, structure, velocities};
+use std::path::Path;
 
 /// Å: an atom within this distance of a hydrogen can be what it is bound to.
 const LONGEST_HYDROGEN_BOND: f64 = 1.6;
@@ -37,8 +39,71 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
     let mut system = system(config)?;
     model.check_elements(&system.atomic_numbers)?;
     check_contacts(&system)?;
-    let dynamics = &config.dynamics;
     set_velocities(config, &mut system)?;
+    ready(config, model, system)
+}
+
+/// The run that a checkpoint describes, as its input has it; `overrides` (`section.key=value`) come on top.
+///
+/// What decides the path and could have another default in another version is taken from the checkpoint itself.
+///
+/// # Errors
+/// Mistakes in the overrides.
+pub fn recall(checkpoint: &Checkpoint, folder: &Path, overrides: &[String]) -> Result<RunConfig> {
+    let run = &checkpoint.run;
+    let overrides = [&run.overrides[..], overrides].concat();
+    let mut config = RunConfig::parse(&run.input, &run.text, &overrides)?;
+    config.skin = run.skin;
+    config.backend.precision = if run.double { Precision::F64 } else { Precision::F32 };
+    config.backend.direct_filters = run.direct_filters;
+    config.dynamics.steps = checkpoint.steps;
+    config.output.directory = folder.to_owned();
+    Ok(config)
+}
+
+/// What a checkpoint keeps of a run for [`recall`].
+///
+/// # Errors
+/// [`Error::Input`] when there is no current folder for the input's path to start at.
+pub fn provenance(config: &RunConfig, model: &Model) -> Result<Provenance> {
+    let input = std::path::absolute(&config.file).map_err(|error| {
+        Error::Input(format!("the place of {} cannot be found out: {error}", config.file.display()))
+    })?;
+    Ok(Provenance {
+        version: env!("CARGO_PKG_VERSION").into(),
+        input,
+        text: config.text.clone(),
+        overrides: config.overrides.clone(),
+        model_hash: model.hash.clone(),
+        skin: config.skin,
+        double: config.backend.precision == Precision::F64,
+        direct_filters: config.backend.direct_filters,
+    })
+}
+
+/// As [`prepare`], at the step of a checkpoint: the path goes on bit for bit. The structure file is not needed.
+///
+/// # Errors
+/// [`Error::Model`] when the model file is not the one that the run began with.
+pub fn resume(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Prepared> {
+    let model = Model::load(&config.model)?;
+    if model.hash != checkpoint.run.model_hash {
+        return Err(Error::Model(format!(
+            "the model file {} is another one than the run began with (SHA-256 {}, then {}); put the old one back",
+            config.model.display(),
+            model.hash,
+            checkpoint.run.model_hash
+        )));
+    }
+    let system = checkpoint.system()?;
+    model.check_elements(&system.atomic_numbers)?;
+    let mut prepared = ready(config, model, system)?;
+    prepared.backend.restore(&checkpoint.state)?;
+    Ok(prepared)
+}
+
+fn ready(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
+    let dynamics = &config.dynamics;
     let backend = match config.backend.precision {
         Precision::F32 => cpu::<f32>(config, &model, &system)?,
         Precision::F64 => cpu::<f64>(config, &model, &system)?,
@@ -47,7 +112,7 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
         info: RunInfo {
             title: config.title.clone(),
             author: config.author.clone(),
-            input: config.text.clone(),
+            input: config.record(),
             model: model.name.clone(),
             model_hash: model.hash.clone(),
             seed: dynamics.seed,

@@ -1,10 +1,15 @@
 //! The loop: how far to advance, who is told, when to stop.
 
 use crate::analysis::{Conservation, Limits, Verdict};
-use crate::backend::Backend;
+use crate::backend::{Backend, State};
 use crate::error::Result;
 use crate::output::{Frame, Sample};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Time between checkpoints that have no interval: a kill costs no more than this, and writing them costs nothing that
+/// anybody would notice, however long a step takes.
+const CHECKPOINT_TIME: Duration = Duration::from_secs(30);
 
 /// Something that wants to hear of a run: a file, a progress bar, an analysis.
 pub trait Observer {
@@ -14,9 +19,17 @@ pub trait Observer {
         Ok(())
     }
 
-    /// A full frame, at every multiple of the frame interval.
+    /// A full frame, at every multiple of one of the schedule's frame intervals: who has an interval of its own leaves
+    /// the others.
     fn frame(&mut self, frame: &Frame) -> Result<()> {
         let _ = frame;
+        Ok(())
+    }
+
+    /// A state to go on from: at the beginning, at the end, when the run is stopped, and in between. Samples and frames
+    /// up to its step have been told; it is never the state of a run that exploded.
+    fn checkpoint(&mut self, state: &State) -> Result<()> {
+        let _ = state;
         Ok(())
     }
 
@@ -27,12 +40,14 @@ pub trait Observer {
 }
 
 /// What a run does and when it tells.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Schedule {
     /// Last step.
     pub steps: u64,
-    /// Steps between frames.
-    pub frame_interval: u64,
+    /// Steps between frames, one for every output.
+    pub frame_intervals: Vec<u64>,
+    /// Steps between checkpoints; by the clock without a number. It decides nothing but what a kill costs.
+    pub checkpoint_interval: Option<u64>,
     /// Most steps between two looks at samples and at the stop flag.
     pub chunk: u64,
 }
@@ -41,7 +56,12 @@ impl Schedule {
     /// The step at which the backend must next stop for the host.
     fn next_stop(&self, step: u64) -> u64 {
         let next_multiple = |interval: u64| (step / interval + 1).saturating_mul(interval);
-        next_multiple(self.frame_interval).min(next_multiple(self.chunk)).min(self.steps)
+        let intervals = self.frame_intervals.iter().copied().chain([self.chunk]).chain(self.checkpoint_interval);
+        intervals.map(next_multiple).fold(self.steps, u64::min)
+    }
+
+    fn has_frame(&self, step: u64) -> bool {
+        self.frame_intervals.iter().any(|&interval| step.is_multiple_of(interval))
     }
 }
 
@@ -61,7 +81,8 @@ pub struct Outcome {
 /// Runs `backend` to the end of the schedule, or until `stop` is raised.
 ///
 /// Observers hear of every sample and frame, the initial state included; they are finished also when the run fails.
-/// What is observed, and when, changes nothing of the path.
+/// A run is resumed when `conservation` has seen samples: then `backend` stands where the observers left off, and nothing
+/// is told twice. What is observed, and when, changes nothing of the path.
 ///
 /// # Errors
 /// The first error of the backend or of an observer.
@@ -73,7 +94,7 @@ pub fn run(
     observers: &mut [&mut dyn Observer],
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let result = observe(backend, schedule, &mut conservation, observers, stop);
+    let result = observe(backend, &schedule, &mut conservation, observers, stop);
     let finished: Vec<Result<()>> = observers.iter_mut().map(|observer| observer.finish()).collect();
     result?;
     finished.into_iter().collect::<Result<()>>()?;
@@ -88,17 +109,19 @@ pub fn run(
 
 fn observe(
     backend: &mut dyn Backend,
-    schedule: Schedule,
+    schedule: &Schedule,
     conservation: &mut Conservation,
     observers: &mut [&mut dyn Observer],
     stop: &AtomicBool,
 ) -> Result<()> {
-    let mut samples = vec![backend.sample()?];
-    let first = backend.frame()?;
-    tell(observers, conservation, &samples)?;
-    for observer in observers.iter_mut() {
-        observer.frame(&first)?;
+    let mut samples = Vec::new();
+    if conservation.is_empty() {
+        samples.push(backend.sample()?);
+        tell(observers, conservation, &samples)?;
+        tell_frame(backend, observers)?;
+        tell_state(backend, observers)?;
     }
+    let mut saved = Instant::now();
     while backend.step() < schedule.steps && !stop.load(Ordering::Relaxed) {
         samples.clear();
         let target = schedule.next_stop(backend.step());
@@ -106,14 +129,29 @@ fn observe(
         // What was reached before an error is still told.
         tell(observers, conservation, &samples)?;
         advanced?;
-        if backend.step().is_multiple_of(schedule.frame_interval) {
-            let frame = backend.frame()?;
-            for observer in observers.iter_mut() {
-                observer.frame(&frame)?;
-            }
+        if schedule.has_frame(backend.step()) {
+            tell_frame(backend, observers)?;
+        }
+        let due = match schedule.checkpoint_interval {
+            Some(interval) => backend.step().is_multiple_of(interval),
+            None => saved.elapsed() >= CHECKPOINT_TIME,
+        };
+        if due {
+            tell_state(backend, observers)?;
+            saved = Instant::now();
         }
     }
-    Ok(())
+    tell_state(backend, observers)
+}
+
+fn tell_frame(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer]) -> Result<()> {
+    let frame = backend.frame()?;
+    observers.iter_mut().try_for_each(|observer| observer.frame(&frame))
+}
+
+fn tell_state(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer]) -> Result<()> {
+    let state = backend.state()?;
+    observers.iter_mut().try_for_each(|observer| observer.checkpoint(&state))
 }
 
 fn tell(observers: &mut [&mut dyn Observer], conservation: &mut Conservation, samples: &[Sample]) -> Result<()> {
@@ -132,11 +170,18 @@ mod tests {
 
     #[test]
     fn the_schedule_stops_at_every_multiple_and_at_the_end() {
-        let schedule = Schedule { steps: 20, frame_interval: 6, chunk: 4 };
-        let mut stops = vec![0];
-        while *stops.last().unwrap() < schedule.steps {
-            stops.push(schedule.next_stop(*stops.last().unwrap()));
-        }
-        assert_eq!(stops, [0, 4, 6, 8, 12, 16, 18, 20]);
+        let stops = |frame_intervals: &[u64], checkpoint_interval: Option<u64>| {
+            let schedule =
+                Schedule { steps: 20, frame_intervals: frame_intervals.to_vec(), checkpoint_interval, chunk: 4 };
+            let mut stops = vec![0];
+            while *stops.last().unwrap() < schedule.steps {
+                stops.push(schedule.next_stop(*stops.last().unwrap()));
+            }
+            stops
+        };
+        assert_eq!(stops(&[6], None), [0, 4, 6, 8, 12, 16, 18, 20]);
+        assert_eq!(stops(&[6], Some(7)), [0, 4, 6, 7, 8, 12, 14, 16, 18, 20]);
+        assert_eq!(stops(&[9, 5], None), [0, 4, 5, 8, 9, 10, 12, 15, 16, 18, 20]);
+        assert_eq!(stops(&[], None), [0, 4, 8, 12, 16, 20]);
     }
 }

@@ -22,6 +22,8 @@ pub const KCAL_PER_MOL: f64 = 4184.0 / AVOGADRO / ELEMENTARY_CHARGE;
 pub const KJ_PER_MOL: f64 = 1000.0 / AVOGADRO / ELEMENTARY_CHARGE;
 /// One ps in fs.
 pub const FS_PER_PS: f64 = 1e3;
+/// CHARMM's unit of time, as readers of DCD files have it, in fs.
+pub const AKMA: f64 = 48.888_21;
 /// Hartree energy in eV.
 pub const HARTREE: f64 = 27.211_386_245_988;
 /// Bohr radius in Å.

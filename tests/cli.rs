@@ -2,63 +2,14 @@
 
 mod common;
 
-use common::models::{ModelFile, SMALL, random_system};
+use common::bench::{Bench, stderr};
+use common::models::random_system;
 use common::run_python;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 use verlet::output::h5md::H5mdReader;
 use verlet::system::{Cell, System, extxyz};
-
-/// A folder with a model, a structure and an input.
-struct Bench {
-    folder: tempfile::TempDir,
-}
-
-impl Bench {
-    fn new(architecture: &str, system: &System, input: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        ModelFile::random(architecture, SMALL, 31).write(folder.path(), "model.safetensors");
-        let mut writer = extxyz::Writer::create(&folder.path().join("start.xyz")).unwrap();
-        writer.write(&extxyz::Frame::new(system.clone())).unwrap();
-        writer.finish().unwrap();
-        std::fs::write(folder.path().join("input.toml"), input).unwrap();
-        Bench { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn verlet(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_verlet")).args(arguments).current_dir(&self.folder).output().unwrap()
-    }
-
-    fn succeed(&self, arguments: &[&str]) -> String {
-        let output = self.verlet(arguments);
-        assert!(output.status.success(), "{}", stderr(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn fail(&self, arguments: &[&str], status: i32) -> String {
-        let output = self.verlet(arguments);
-        assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
-        stderr(&output)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(self.folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 const INPUT: &str = r#"
 title = "A test"
@@ -116,7 +67,10 @@ fn a_run_is_repeatable_and_never_overwrites() {
     bench.succeed(&["run", "input.toml", "--output", "c", "--set", "dynamics.seed=4"]);
     assert_ne!(last("a"), last("c"));
     let message = bench.fail(&["run", "input.toml", "--output", "a"], 1);
-    assert_eq!(message, "error: the folder a already holds a run; choose another with --output, or remove it\n");
+    assert_eq!(
+        message,
+        "error: the folder a already holds a run; go on with it by `verlet resume a`, or choose another folder with --output\n"
+    );
 }
 
 #[test]

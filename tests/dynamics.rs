@@ -167,7 +167,8 @@ impl Observer for Record {
 fn run(frame_interval: u64, chunk: u64) -> Record {
     let mut backend = ethanol::<f32>(Filters::Table, 0.5);
     let mut record = Record::default();
-    let schedule = Schedule { steps: 60, frame_interval, chunk };
+    let schedule =
+        Schedule { steps: 60, frame_intervals: vec![frame_interval], checkpoint_interval: Some(chunk), chunk };
     let limits = Limits { drift: 1.0, excursion: 1.0 };
     simulation::run(&mut backend, schedule, Conservation::new(9, 24), limits, &mut [&mut record], &GO).unwrap();
     record

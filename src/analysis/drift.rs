@@ -65,6 +65,16 @@ impl Conservation {
         }
     }
 
+    /// Whether no sample has been seen.
+    pub fn is_empty(&self) -> bool {
+        self.points.is_empty()
+    }
+
+    /// The conserved energy of the first sample, eV.
+    pub fn first(&self) -> Option<f64> {
+        self.first
+    }
+
     /// Takes one sample.
     pub fn add(&mut self, sample: &Sample) {
         let first = *self.first.get_or_insert(sample.conserved);

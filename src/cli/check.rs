@@ -2,6 +2,7 @@
 
 use super::InputArguments;
 use crate::error::Result;
+use crate::output::folder::RunFolder;
 use crate::setup;
 
 #[derive(clap::Args)]
@@ -16,7 +17,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     super::warn_of_defects(&prepared.model);
     println!("{}", super::describe(&config, &prepared));
     println!("output   {} (nothing written)", config.output.directory.display());
-    super::run::check_free(&config.output.directory)?;
+    super::outputs::check(&config, &prepared.info.system)?;
+    RunFolder::check_free(&config.output.directory)?;
     let frame = prepared.backend.frame()?;
     let largest = frame.forces.iter().map(|force| force.norm()).fold(0.0, f64::max);
     println!(

@@ -73,7 +73,7 @@ fn evaluate(arguments: &Arguments, engine: &mut Engine, mut write: impl FnMut(&F
 }
 
 /// How many frames are there is known only at the end of a stream, so there is a count and a rate but no end.
-fn progress() -> ProgressBar {
+pub(super) fn progress() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

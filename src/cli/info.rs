@@ -1,6 +1,6 @@
 //! `verlet info`: what is this file; which keys are there.
 
-use crate::config::KEYS;
+use crate::config::{KEYS, header};
 use crate::elements;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -80,7 +80,8 @@ fn key_table() -> String {
     for key in KEYS {
         if section != Some(key.section) {
             section = Some(key.section);
-            let title = if key.section.is_empty() { "Top of the file".into() } else { format!("`[{}]`", key.section) };
+            let title =
+                if key.section.is_empty() { "Top of the file".into() } else { format!("`{}`", header(key.section)) };
             text.push_str(&format!("\n{title}\n\n| key | value | default | meaning |\n|---|---|---|---|\n"));
         }
         text.push_str(&format!("| `{}` | {} | {} | {} |\n", key.name, key.kind.describe(), key.default, key.meaning));

@@ -1,8 +1,13 @@
 //! The commands of the program, a file each.
 
 mod check;
+mod convert;
 mod evaluate;
+mod execute;
 mod info;
+mod outputs;
+mod repair;
+mod resume;
 mod run;
 
 use crate::config::RunConfig;
@@ -25,10 +30,16 @@ struct Arguments {
 enum Command {
     /// Run the molecular dynamics that an input file describes
     Run(run::Arguments),
+    /// Continue a run exactly where it stopped, however it stopped
+    Resume(resume::Arguments),
+    /// Make a trajectory that a killed run left behind readable for every program
+    Repair(repair::Arguments),
     /// Read an input, load everything, compute one energy, say what would run; write nothing
     Check(check::Arguments),
     /// Energies, forces and stresses of structures, as extended XYZ
     Evaluate(evaluate::Arguments),
+    /// Turn a trajectory into another format
+    Convert(convert::Arguments),
     /// What a model file is, or the keys of an input file
     Info(info::Arguments),
 }
@@ -74,8 +85,11 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Resume(arguments) => resume::run(&arguments),
+        Command::Repair(arguments) => repair::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
     };
     match result {

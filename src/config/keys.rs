@@ -1,5 +1,6 @@
 //! Every key that the input knows, in one table: the reader, the messages and the documentation all come from it.
 
+use crate::system::SELECTION_FORM;
 use crate::units::Dimension;
 
 /// What a value must look like.
@@ -17,6 +18,8 @@ pub enum Kind {
     Boolean,
     /// A number in the dimension's unit, or a string with a unit; at least zero, or above zero.
     Quantity(Dimension, Sign),
+    /// Atoms, by element and number.
+    Selection,
     /// A list, described in words.
     List(&'static str),
     /// A table with keys of the user's choosing, described in words.
@@ -172,7 +175,27 @@ pub const KEYS: &[Key] = &[
     key("output.trajectory", "forces", Kind::Boolean, "false", "write forces"),
     key("output.trajectory", "precision", Kind::Choice(&["f32", "f64"]), "f32", "of positions, velocities, forces"),
     key("output.trajectory", "wrap", Kind::Boolean, "false", "move atoms into the cell in the file"),
+    key(
+        "output.extra",
+        "file",
+        Kind::Text,
+        "required",
+        "name of a further trajectory in the run's folder; its extension is the format: .dcd, .xtc, .trr, .nc, .pdb, .gro, \
+         .lammpstrj, .arc, .mol2, .xyz or .extxyz",
+    ),
+    key("output.extra", "interval", STEPS, "10", "steps between frames"),
+    key("output.extra", "atoms", Kind::Selection, "\"all\"", "which atoms, in the system after replication"),
+    key("output.extra", "wrap", Kind::Boolean, "false", "move atoms into the cell in the file"),
+    key("output.extra", "velocities", Kind::Boolean, "false", "write velocities: .trr, .nc, .gro, .lammpstrj and .xyz"),
+    key("output.extra", "forces", Kind::Boolean, "false", "write forces: .xyz"),
     key("output.energy", "interval", STEPS, "10", "steps between rows of the energy log"),
+    key(
+        "output.checkpoint",
+        "interval",
+        STEPS,
+        "every 30 s",
+        "steps between checkpoints; there is always one at the beginning, at the end, and when the run is stopped",
+    ),
     key(
         "verdict",
         "max_drift",
@@ -188,6 +211,19 @@ pub const KEYS: &[Key] = &[
         "largest distance of the energy from its first value that passes, per atom",
     ),
 ];
+
+/// Tables of which there can be any number: `[[output.extra]]`.
+const REPEATED: &[&str] = &["output.extra"];
+
+/// Whether there can be any number of tables of this name.
+pub fn is_repeated(section: &str) -> bool {
+    REPEATED.contains(&section)
+}
+
+/// The line above the keys of a table.
+pub fn header(section: &str) -> String {
+    if is_repeated(section) { format!("[[{section}]]") } else { format!("[{section}]") }
+}
 
 impl Kind {
     /// What would be accepted, for messages and documentation.
@@ -209,6 +245,7 @@ impl Kind {
                     dimension.default_unit()
                 )
             }
+            Kind::Selection => SELECTION_FORM.into(),
             Kind::List(words) | Kind::Map(words) => (*words).into(),
         }
     }

@@ -4,12 +4,13 @@ mod keys;
 mod node;
 mod reader;
 
-pub use keys::{KEYS, Key, Kind, Sign};
+pub use keys::{KEYS, Key, Kind, Sign, header};
 
 use crate::analysis::Limits;
 use crate::elements;
 use crate::error::{Error, Result};
 use crate::integrate::Thermostat;
+use crate::output::trajectory::{Format, TrajectoryOptions};
 use crate::system::Cell;
 use crate::units::Dimension;
 use nalgebra::Matrix3;
@@ -22,8 +23,10 @@ use std::path::{Path, PathBuf};
 pub struct RunConfig {
     /// The input file.
     pub file: PathBuf,
-    /// Its text, with the command line's overrides as comments at the end.
+    /// Its text.
     pub text: String,
+    /// The command line's changes to it, `section.key=value` each.
+    pub overrides: Vec<String>,
     /// Free text.
     pub title: String,
     /// Who runs it.
@@ -173,6 +176,8 @@ pub struct OutputConfig {
     pub trajectory_interval: u64,
     /// Steps between rows of the energy log.
     pub energy_interval: u64,
+    /// Steps between checkpoints; by the clock without a number.
+    pub checkpoint_interval: Option<u64>,
     /// Velocities in the trajectory.
     pub velocities: bool,
     /// Forces in the trajectory.
@@ -181,6 +186,19 @@ pub struct OutputConfig {
     pub double: bool,
     /// Atoms moved into the cell.
     pub wrap: bool,
+    /// Trajectories in other formats beside it.
+    pub extra: Vec<ExtraOutput>,
+}
+
+/// A further trajectory.
+#[derive(Debug, Clone)]
+pub struct ExtraOutput {
+    /// Its name in the run's folder.
+    pub file: String,
+    /// What it holds.
+    pub options: TrajectoryOptions,
+    /// Where the input names it, for messages.
+    pub place: String,
 }
 
 impl RunConfig {
@@ -198,9 +216,8 @@ impl RunConfig {
     /// As [`load`](Self::load), from text; `file` is for messages and for relative paths.
     pub fn parse(file: &Path, text: &str, overrides: &[String]) -> Result<Self> {
         let mut root = node::parse(&file.display().to_string(), text)?;
-        let mut recorded = text.to_string();
-        for text in overrides {
-            let over = node::parse_override(text)?;
+        for change in overrides {
+            let over = node::parse_override(change)?;
             // Steps and duration exclude each other: the command line's takes the place of the file's.
             for (given, other) in [("steps", "duration"), ("duration", "steps")] {
                 if over.has(&["dynamics", given]) {
@@ -208,29 +225,40 @@ impl RunConfig {
                 }
             }
             node::merge(&mut root, over);
-            recorded.push_str(&format!("# --set {text}\n"));
         }
         let base = file.parent().unwrap_or(Path::new("."));
         let reader = Reader::new(root)?;
         let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
         let dynamics = dynamics(&reader)?;
-        let text = |section: &str, name: &str| Ok::<_, Error>(reader.text(section, name)?.map(|found| found.value));
+        let timestep = dynamics.timestep;
+        let words = |section: &str, name: &str| Ok::<_, Error>(reader.text(section, name)?.map(|found| found.value));
         Ok(RunConfig {
             file: file.to_path_buf(),
-            text: recorded,
-            title: text("", "title")?.unwrap_or_default(),
-            author: text("", "author")?.or_else(|| std::env::var("USER").ok()).unwrap_or_default(),
+            text: text.to_string(),
+            overrides: overrides.to_vec(),
+            title: words("", "title")?.unwrap_or_default(),
+            author: words("", "author")?.or_else(|| std::env::var("USER").ok()).unwrap_or_default(),
             system: system(&reader, base)?,
             model: reader.path("model", "file", base)?.ok_or_else(|| reader.missing("model", "file"))?,
             dynamics,
             skin: reader.quantity("neighbors", "skin")?.map_or(1.0, |found| found.value),
             backend: backend(&reader)?,
-            output: output(&reader, &stem)?,
+            output: output(&reader, &stem, timestep)?,
             limits: Limits {
                 drift: reader.quantity("verdict", "max_drift")?.map_or(1.0, |found| found.value),
                 excursion: reader.quantity("verdict", "max_excursion")?.map_or(0.01, |found| found.value),
             },
         })
+    }
+
+    /// The input as it is kept with the results: its text, with the command line's changes as comments at the end.
+    pub fn record(&self) -> String {
+        let mut record = self.text.clone();
+        if !self.overrides.is_empty() && !record.ends_with('\n') {
+            record.push('\n');
+        }
+        record.extend(self.overrides.iter().map(|change| format!("# --set {change}\n")));
+        record
     }
 }
 
@@ -350,18 +378,53 @@ fn backend(reader: &Reader) -> Result<BackendConfig> {
     })
 }
 
-fn output(reader: &Reader, stem: &str) -> Result<OutputConfig> {
+fn output(reader: &Reader, stem: &str, timestep: f64) -> Result<OutputConfig> {
     let trajectory = "output.trajectory";
     let interval = |section: &str| Ok::<_, Error>(reader.integer(section, "interval")?.map_or(10, |found| found.value));
     Ok(OutputConfig {
         directory: reader.path("output", "directory", Path::new(""))?.unwrap_or_else(|| Path::new("runs").join(stem)),
         trajectory_interval: interval(trajectory)?,
         energy_interval: interval("output.energy")?,
+        checkpoint_interval: reader.integer("output.checkpoint", "interval")?.map(|found| found.value),
         velocities: reader.boolean(trajectory, "velocities")?.unwrap_or(true),
         forces: reader.boolean(trajectory, "forces")?.unwrap_or(false),
         double: reader.text(trajectory, "precision")?.is_some_and(|found| found.value == "f64"),
         wrap: reader.boolean(trajectory, "wrap")?.unwrap_or(false),
+        extra: extra_outputs(reader, timestep)?,
     })
+}
+
+fn extra_outputs(reader: &Reader, timestep: f64) -> Result<Vec<ExtraOutput>> {
+    let section = "output.extra";
+    let mut outputs: Vec<ExtraOutput> = Vec::new();
+    for reader in reader.repeated(section) {
+        let file = reader.text(section, "file")?.ok_or_else(|| reader.missing(section, "file"))?;
+        let path = Path::new(&file.value);
+        if path.file_name() != Some(path.as_os_str()) {
+            return Err(file.error("is not the name of a file; give a name without a folder: it goes into the run's"));
+        }
+        Format::of(path).map_err(|problem| file.error(problem))?;
+        // The stem too: a script for VMD and the names of the atoms stand beside every trajectory.
+        let stem = |name: &str| Path::new(name).file_stem().map(|stem| stem.to_ascii_lowercase());
+        if stem(&file.value) == stem("trajectory.h5md") || outputs.iter().any(|o| stem(&o.file) == stem(&file.value)) {
+            return Err(file.error("has the name of another trajectory, but for its extension; choose another name"));
+        }
+        let flag = |name: &str| Ok::<_, Error>(reader.boolean(section, name)?.unwrap_or(false));
+        let atoms = reader.text(section, "atoms")?.and_then(|found| found.value.parse().ok());
+        outputs.push(ExtraOutput {
+            options: TrajectoryOptions {
+                atoms: atoms.unwrap_or_default(),
+                wrap: flag("wrap")?,
+                velocities: flag("velocities")?,
+                forces: flag("forces")?,
+                interval: reader.integer(section, "interval")?.map_or(10, |found| found.value),
+                timestep,
+            },
+            place: file.what,
+            file: file.value,
+        });
+    }
+    Ok(outputs)
 }
 
 #[cfg(test)]
@@ -406,7 +469,7 @@ mod tests {
         let text = MINIMAL.replace("steps = 10", "duration = \"1 ps\"");
         let config = RunConfig::parse(file, &text, &["dynamics.steps=7".into()]).unwrap();
         assert_eq!(config.dynamics.steps, 7);
-        assert!(config.text.ends_with("# --set dynamics.steps=7\n"));
+        assert!(config.record().ends_with("# --set dynamics.steps=7\n"));
         let config = RunConfig::parse(file, MINIMAL, &["dynamics.duration=5fs".into()]).unwrap();
         assert_eq!(config.dynamics.steps, 10);
     }
@@ -423,6 +486,43 @@ mod tests {
         for bad in ["[2, 3]", "[[1, 0, 0], [0, 1, 0]]", "[2, 3, \"4\"]", "3", "[2, 3, 0]", "[[1,0,0],[0,1,0],[1,1,0]]"]
         {
             assert!(with(bad).unwrap_err().to_string().starts_with("in/a.toml:3: system.cell = "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn several_outputs_with_their_own_settings() {
+        let with = |more: &str| parse(&format!("{MINIMAL}{more}")).map(|config| config.output.extra);
+        let extra = with(
+            "[[output.extra]]\nfile = \"water.dcd\"\ninterval = 3\natoms = \"O,1-2\"\nwrap = true\n\
+             [[output.extra]]\nfile = \"all.xyz\"\nvelocities = true\nforces = true\n",
+        )
+        .unwrap();
+        let found: Vec<_> = extra.iter().map(|o| (o.file.as_str(), o.options.interval, o.options.wrap)).collect();
+        assert_eq!(found, [("water.dcd", 3, true), ("all.xyz", 10, false)]);
+        assert_eq!(extra[0].options.atoms.to_string(), "O,1-2");
+        assert!(extra[1].options.velocities && extra[1].options.forces && !extra[0].options.velocities);
+        for (more, message) in [
+            (
+                "file = \"a.h5\"",
+                "in/a.toml:9: output.extra.file = \"a.h5\" has a format that cannot be written; choose",
+            ),
+            ("file = \"b/a.dcd\"", "in/a.toml:9: output.extra.file = \"b/a.dcd\" is not the name of a file; give"),
+            (
+                "file = \"trajectory.dcd\"",
+                "in/a.toml:9: output.extra.file = \"trajectory.dcd\" has the name of another",
+            ),
+            ("interval = 3", "in/a.toml:8: output.extra.file is missing; give text in quotes"),
+            (
+                "file = \"a.dcd\"\natoms = \"Qq\"",
+                "in/a.toml:10: output.extra.atoms = \"Qq\" is not accepted; give \"all\", elements",
+            ),
+            (
+                "file = \"a.dcd\"\n[[output.extra]]\nfile = \"A.xtc\"",
+                "in/a.toml:11: output.extra.file = \"A.xtc\" has the",
+            ),
+        ] {
+            let error = with(&format!("[[output.extra]]\n{more}\n")).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
         }
     }
 

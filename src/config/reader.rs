@@ -3,6 +3,7 @@
 use super::keys::{self, KEYS, Kind, Sign};
 use super::node::{Node, Place, Value};
 use crate::error::{Error, Result};
+use crate::system::Selection;
 use crate::units::Dimension;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,6 +45,18 @@ impl Reader {
         ))
     }
 
+    /// The tables of a repeated section, each as a reader in which it is the only one.
+    pub fn repeated(&self, section: &str) -> Vec<Reader> {
+        let Some(Node { value: Value::Array(items), .. }) = self.table(section) else { return Vec::new() };
+        let alone = |item: &Node| {
+            section.rsplit('.').fold(item.clone(), |node, part| Node {
+                place: node.place.clone(),
+                value: Value::Table(BTreeMap::from([(part.to_owned(), node)])),
+            })
+        };
+        items.iter().map(|item| Reader { root: alone(item) }).collect()
+    }
+
     fn table(&self, section: &str) -> Option<&Node> {
         let mut node = &self.root;
         for part in section.split('.').filter(|part| !part.is_empty()) {
@@ -81,6 +94,7 @@ impl Reader {
     pub fn text(&self, section: &str, name: &str) -> Result<Option<Found<String>>> {
         self.read(section, name, |value, kind| match (value, kind) {
             (Value::String(text), Kind::Choice(words)) => words.contains(&text.as_str()).then(|| text.clone()),
+            (Value::String(text), Kind::Selection) => text.parse::<Selection>().is_ok().then(|| text.clone()),
             (Value::String(text), Kind::Path) => (!text.is_empty()).then(|| text.clone()),
             (Value::String(text), _) => Some(text.clone()),
             _ => None,
@@ -213,12 +227,35 @@ fn quantity(value: &Value, dimension: Dimension, sign: Sign) -> Option<f64> {
 
 /// Refuses the first name that is not in the table of keys.
 fn check_names(section: &str, node: &Node) -> Result<()> {
-    let Value::Table(table) = &node.value else {
-        return Err(Error::Input(format!(
-            "{}: {section} = {} is not accepted; {section} is a table: write [{section}] above its keys",
-            node.place, node.value
-        )));
+    let header = keys::header(section);
+    let table = match &node.value {
+        Value::Table(table) if !keys::is_repeated(section) => table,
+        Value::Array(items) if keys::is_repeated(section) => {
+            return items.iter().try_for_each(|item| match &item.value {
+                Value::Table(table) => check_table(section, table),
+                other => Err(Error::Input(format!(
+                    "{}: {section} = [{other}] is not accepted; write {header} above the keys of each",
+                    item.place
+                ))),
+            });
+        }
+        Value::Table(_) => {
+            return Err(Error::Input(format!(
+                "{}: there can be several of {section}: write {header} above its keys, not [{section}]",
+                node.place
+            )));
+        }
+        other => {
+            return Err(Error::Input(format!(
+                "{}: {section} = {other} is not accepted; {section} is a table: write {header} above its keys",
+                node.place
+            )));
+        }
     };
+    check_table(section, table)
+}
+
+fn check_table(section: &str, table: &BTreeMap<String, Node>) -> Result<()> {
     for (name, child) in table {
         let full = keys::path(section, name);
         if KEYS.iter().any(|key| key.section == section && key.name == name) {
@@ -260,7 +297,7 @@ fn unknown(section: &str, name: &str, full: &str, place: &Place, value: &Value) 
     } else if section.is_empty() {
         "; the top of the file takes ".to_string() + &here.join(", ") + " and tables"
     } else {
-        format!("; [{section}] takes {}", here.join(", "))
+        format!("; {} takes {}", keys::header(section), here.join(", "))
     };
     Error::Input(format!("{place}: {full} = {value} is not a known key; did you mean {nearest}{accepted}?"))
 }
@@ -331,6 +368,17 @@ mod tests {
         assert!(message("timestep = 1\n").contains("did you mean dynamics.timestep"));
         assert!(message("[dynamic]\ntimestep = 1\n").contains("did you mean dynamics"));
         assert!(message("dynamics = 3\n").contains("write [dynamics] above its keys"));
+        assert_eq!(
+            message("[[output.extra]]\nfile = \"a.dcd\"\n\n[[output.extra]]\nfile = \"b.dcd\"\natom = \"O\"\n"),
+            "a.toml:6: output.extra.atom = \"O\" is not a known key; did you mean output.extra.atoms; [[output.extra]] \
+             takes file, interval, atoms, wrap, velocities, forces?"
+        );
+        assert_eq!(
+            message("[output.extra]\nfile = \"a.dcd\"\n"),
+            "a.toml:1: there can be several of output.extra: write [[output.extra]] above its keys, not [output.extra]"
+        );
+        assert!(message("[output]\nextra = 3\n").ends_with("write [[output.extra]] above its keys"));
+        assert!(message("[output]\nextra = [3]\n").ends_with("write [[output.extra]] above the keys of each"));
         assert!(message("[dynamics]\nsteps = 1\nsteps = 2\n").starts_with("a.toml:3: this is not valid TOML: "));
     }
 

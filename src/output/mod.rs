@@ -1,10 +1,52 @@
 //! Everything a run leaves behind. Outputs see only [`Frame`]s and [`Sample`]s, never a backend.
 
+pub mod checkpoint;
+pub mod folder;
 pub mod h5md;
 pub mod progress;
+pub mod record;
+pub mod trajectory;
+pub mod vmd;
 
+use crate::error::{Error, Result};
+use crate::simulation::Observer;
 use crate::system::System;
 use nalgebra::Vector3;
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+
+/// A file of the run's folder that grows while the run goes on, and on which a resumed run goes on.
+///
+/// Next to this trait every such file has three functions of its own:
+///
+/// - `create(path, …) -> Result<Self>` never replaces a file;
+/// - `holds(path, &Position) -> Result<bool>` says whether the file, however its run ended, has at least what the position
+///   counts (a missing file has nothing);
+/// - `append(path, …, &Position) -> Result<Self>` cuts the file to exactly that much and goes on behind it.
+///
+/// `samples` and `frame` may keep what they are given in memory; a kill may take what has not been committed.
+pub trait Output: Observer {
+    /// The file's name in the run's folder. A checkpoint finds the file's position under it.
+    fn name(&self) -> &str;
+
+    /// Makes everything written so far safe from a kill and from a power failure (flush and fsync), and says how much that
+    /// is. The checkpoint is written after all outputs have returned from this.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when the file cannot be written.
+    fn commit(&mut self) -> Result<Position>;
+}
+
+/// How far an output has come: what a checkpoint remembers of it. A format leaves what it does not count at zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Frames of the trajectory.
+    pub frames: u64,
+    /// Rows of the energy log.
+    pub rows: u64,
+    /// Length of the file, for formats that are cut at a byte.
+    pub bytes: u64,
+}
 
 /// One row of the energy log.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,4 +106,24 @@ pub struct RunInfo {
     pub seed: u64,
     /// One line naming backend and precision.
     pub backend: String,
+}
+
+/// Creates a file without ever replacing one. The operating system's reasons are clearer than those of libraries.
+fn create_new(path: &Path) -> Result<File> {
+    use std::io::ErrorKind;
+    OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
+        let name = path.display();
+        let reason = match error.kind() {
+            ErrorKind::AlreadyExists => {
+                "exists already and is never overwritten; move it away or write somewhere else".to_owned()
+            }
+            ErrorKind::NotFound => "cannot be created because its folder does not exist; create the folder".to_owned(),
+            ErrorKind::PermissionDenied => {
+                "cannot be created because its folder is not writable; change its permissions or write somewhere else"
+                    .to_owned()
+            }
+            _ => format!("cannot be created: {error}"),
+        };
+        Error::Output(format!("{name} {reason}"))
+    })
 }

@@ -13,9 +13,12 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// Shows step, simulated time, speed, temperature, energy, drift and time left on stderr.
 pub struct Progress {
     bar: Option<ProgressBar>,
+    /// The step at which this process began.
+    begin: u64,
     steps: u64,
     timestep: f64,
     atoms: usize,
+    /// The conserved energy at step 0, eV.
     first: Option<f64>,
     begun: Instant,
     /// When a plain line was last written.
@@ -23,23 +26,27 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// For a run of so many steps of `timestep` fs.
-    pub fn new(steps: u64, timestep: f64, atoms: usize) -> Self {
+    /// For a run from step `begin` to step `steps`, of `timestep` fs each. `first` is the conserved energy (eV) at the
+    /// start of the whole run, when that was earlier.
+    pub fn new(begin: u64, steps: u64, timestep: f64, atoms: usize, first: Option<f64>) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr_with_hz(5));
             let style = ProgressStyle::with_template("{bar:24} {percent:>3}%  {msg}  ETA {eta}")
                 .expect("the template is well-formed");
             bar.set_style(style);
+            bar.set_position(begin);
+            // The time left follows from the steps of this process.
+            bar.reset_eta();
             bar
         });
         let now = Instant::now();
-        Progress { bar, steps, timestep, atoms, first: None, begun: now, last_line: now }
+        Progress { bar, begin, steps, timestep, atoms, first, begun: now, last_line: now }
     }
 
     /// Nanoseconds of simulated time a day of wall time at step `step`.
     fn speed(&self, step: u64) -> f64 {
         let seconds = self.begun.elapsed().as_secs_f64().max(1e-9);
-        step as f64 * self.timestep * 1e-6 / seconds * 86_400.0
+        step.saturating_sub(self.begin) as f64 * self.timestep * 1e-6 / seconds * 86_400.0
     }
 
     fn message(&self, sample: &Sample) -> String {
@@ -68,7 +75,8 @@ impl Observer for Progress {
             }
             None if self.last_line.elapsed() >= LINE_INTERVAL => {
                 self.last_line = Instant::now();
-                let left = self.begun.elapsed().as_secs_f64() / sample.step.max(1) as f64
+                let taken = sample.step.saturating_sub(self.begin).max(1);
+                let left = self.begun.elapsed().as_secs_f64() / taken as f64
                     * (self.steps - sample.step.min(self.steps)) as f64;
                 // A closed stderr is no reason to lose the run.
                 let _ = writeln!(std::io::stderr(), "{}  ETA {left:.0} s", self.message(sample));

@@ -87,6 +87,13 @@ impl Cell {
         self.vectors.row(k).transpose()
     }
 
+    /// Lengths (Å) and angles (degrees): the inverse of [`from_parameters`](Self::from_parameters), but for orientation.
+    pub fn parameters(&self) -> ([f64; 3], [f64; 3]) {
+        let edges = [self.vector(0), self.vector(1), self.vector(2)];
+        let angle = |k: usize| edges[(k + 1) % 3].angle(&edges[(k + 2) % 3]).to_degrees();
+        (edges.map(|edge| edge.norm()), [angle(0), angle(1), angle(2)])
+    }
+
     /// Which edges repeat.
     pub fn periodic(&self) -> [bool; 3] {
         self.periodic

@@ -2,10 +2,12 @@
 
 mod cell;
 pub mod extxyz;
+mod selection;
 pub mod structure;
 pub mod velocities;
 
 pub use cell::Cell;
+pub use selection::{SELECTION_FORM, Selection};
 
 use crate::elements;
 use crate::error::{Error, Result};
@@ -72,6 +74,17 @@ impl System {
         elements.sort_unstable();
         elements.dedup();
         elements
+    }
+
+    /// The system of these atoms alone, in this order.
+    pub fn subset(&self, atoms: &[usize]) -> Self {
+        System {
+            atomic_numbers: atoms.iter().map(|&atom| self.atomic_numbers[atom]).collect(),
+            positions: atoms.iter().map(|&atom| self.positions[atom]).collect(),
+            velocities: self.velocities.as_ref().map(|all| atoms.iter().map(|&atom| all[atom]).collect()),
+            masses: atoms.iter().map(|&atom| self.masses[atom]).collect(),
+            cell: self.cell.clone(),
+        }
     }
 
     /// The formula in Hill order: C, H, then the rest by symbol; without carbon all by symbol.

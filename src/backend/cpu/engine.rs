@@ -10,6 +10,9 @@ use crate::system::{System, kinetic_energy, temperature};
 use nalgebra::Vector3;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Å that no atom moves in one step of a simulation that is worth anything: hydrogen at 300 K moves 0.01 Å in 0.5 fs.
+const LARGEST_MOVE: f64 = 1.0;
+
 /// A system moving under a [`Potential`].
 pub struct CpuBackend<P> {
     potential: P,
@@ -108,7 +111,25 @@ impl<P: Potential> CpuBackend<P> {
             }
             None => kinetic_energy(&self.system.masses, &self.velocities),
         };
-        Ok(())
+        self.check_speeds()
+    }
+
+    /// Long before an energy overflows, atoms fly: apart from each other they would do so for ever at finite energies.
+    fn check_speeds(&self) -> Result<()> {
+        let limit = (LARGEST_MOVE / self.integrator.timestep()).powi(2);
+        let Some(atom) = self.velocities.iter().position(|v| v.norm_squared() > limit || v.norm_squared().is_nan())
+        else {
+            return Ok(());
+        };
+        Err(Error::Run(format!(
+            "the simulation exploded at step {}: the energy is {:.6e} eV, and atom {} ({}) would move {:.1} Å in one step; \
+             use a shorter time step or a better starting structure",
+            self.step,
+            self.evaluation.energy,
+            atom + 1,
+            elements::symbol(self.system.atomic_numbers[atom]),
+            self.velocities[atom].norm() * self.integrator.timestep()
+        )))
     }
 
     fn current_sample(&self) -> Sample {

@@ -154,6 +154,26 @@ impl LogColumns {
         })
     }
 
+    /// Goes on behind the columns' rows.
+    pub fn open(group: &Group, atoms: usize) -> hdf5::Result<Self> {
+        let count = |name: &str| Series::open(group.dataset(name)?);
+        let number = |name: &str| Series::open(group.dataset(name)?);
+        let conserved: Series<f64> = number("conserved")?;
+        Ok(LogColumns {
+            step: count("step")?,
+            time: number("time")?,
+            kinetic: number("kinetic")?,
+            potential: number("potential")?,
+            total: number("total")?,
+            reference: conserved.first()?,
+            conserved,
+            temperature: number("temperature")?,
+            drift: number("drift")?,
+            list_rebuilds: count("list_rebuilds")?,
+            atoms,
+        })
+    }
+
     /// Rows, written and waiting.
     pub fn len(&self) -> usize {
         self.step.len()
@@ -225,7 +245,7 @@ fn components(vectors: &[Vector3<f64>], convert: impl Fn(&Vector3<f64>) -> Vecto
 /// edge that does not repeat has no length of its own, so it is written long enough that they find no false
 /// neighbours: the layer between two images of the atoms is at least [`VACUUM`] thick and no thinner than the atoms'
 /// own layer.
-fn edge_vectors(cell: &Cell, positions: &[Vector3<f64>]) -> [f64; 9] {
+pub(crate) fn edge_vectors(cell: &Cell, positions: &[Vector3<f64>]) -> [f64; 9] {
     let heights = cell.heights();
     let mut rows = *cell.vectors();
     for k in (0..3).filter(|&k| !cell.periodic()[k]) {

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 /// Longest author name in bytes: the specification wants fixed-length strings for it.
-const AUTHOR_BYTES: usize = 256;
+pub(super) const AUTHOR_BYTES: usize = 256;
 /// `step` and `time` of the frames, to which all others are linked.
 const STEP: &str = "/particles/trajectory/position/step";
 const TIME: &str = "/particles/trajectory/position/time";

@@ -22,15 +22,22 @@
 //! MDAnalysis and VMD keep lengths and angles of a cell and turn it so that a lies along x and b in the xy plane. The
 //! positions stay: a cell that is not oriented like that has its periodic images elsewhere there, not in this file.
 
+mod append;
 mod columns;
 mod layout;
+mod output;
 mod reader;
+mod repair;
 mod series;
 
+pub(crate) use columns::edge_vectors;
+pub use output::H5mdOutput;
 pub use reader::{H5mdReader, StoredFrame};
+pub use repair::{Repair, repair};
 
 use crate::error::{Error, Result};
-use crate::output::{Frame, RunInfo, Sample};
+use crate::output::{Frame, Position, RunInfo, Sample, create_new};
+use crate::system::System;
 use columns::{FrameColumns, LogColumns};
 use hdf5::File;
 use std::path::{Path, PathBuf};
@@ -76,6 +83,19 @@ impl H5mdWriter {
                 Err(fault(path, "could not be created", &error))
             }
         }
+    }
+
+    /// Goes on with a file: cuts it to the frames and rows of `position` and appends behind them. What the file holds a
+    /// frame is as it was begun; of the options only `wrap` is looked at.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when the file needs a [`repair`](fn@repair), has less than `position`, belongs to another system,
+    /// or is open in another program.
+    pub fn append(path: &Path, system: &System, options: &H5mdOptions, position: &Position) -> Result<Self> {
+        let file = repair::open_to_write(path)?;
+        let opened = append::open(&file, system, options, position.frames as usize, position.rows as usize);
+        let (frames, log) = opened.map_err(|error| fault(path, "cannot be continued", &error))?;
+        Ok(H5mdWriter { frames, log, file, path: path.to_owned() })
     }
 
     /// Appends one frame. It reaches the disk with the next [`flush`](Self::flush), or earlier when much is waiting.
@@ -134,28 +154,13 @@ impl H5mdWriter {
     }
 }
 
-/// Takes the file name without ever replacing a file. The operating system's reasons are clearer than HDF5's.
+/// Takes the file name without ever replacing a file.
 fn reserve(path: &Path) -> Result<()> {
-    use std::io::ErrorKind;
-    let name = path.display();
     if path.to_str().is_none() {
+        let name = path.display();
         return Err(Error::Output(format!("{name}: HDF5 needs a file name in UTF-8; choose another name")));
     }
-    let reason = match std::fs::OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(_) => return Ok(()),
-        Err(error) => match error.kind() {
-            ErrorKind::AlreadyExists => {
-                "exists already and is never overwritten; move it away or write somewhere else".to_owned()
-            }
-            ErrorKind::NotFound => "cannot be created because its folder does not exist; create the folder".to_owned(),
-            ErrorKind::PermissionDenied => {
-                "cannot be created because its folder is not writable; change its permissions or write somewhere else"
-                    .to_owned()
-            }
-            _ => format!("cannot be created: {error}"),
-        },
-    };
-    Err(Error::Output(format!("{name} {reason}")))
+    create_new(path).map(drop)
 }
 
 /// One sentence from HDF5's stack of errors: the innermost one that quotes the operating system, else HDF5's summary.

@@ -1,11 +1,12 @@
 //! Reading trajectories back.
 
 use super::fault;
+use super::layout::AUTHOR_BYTES;
 use crate::error::{Error, Result};
-use crate::output::Sample;
-use crate::system::Cell;
+use crate::output::{RunInfo, Sample};
+use crate::system::{Cell, System};
 use crate::units::{FS_PER_PS, KJ_PER_MOL};
-use hdf5::types::FixedAscii;
+use hdf5::types::{FixedAscii, FixedUnicode, VarLenUnicode};
 use hdf5::{Dataset, File, H5Type, Hyperslab, MinorErrorCode, Selection, SliceOrIndex};
 use nalgebra::{Matrix3, Vector3};
 use std::path::{Path, PathBuf};
@@ -87,6 +88,36 @@ impl H5mdReader {
     /// [`Error::Output`] when the file is damaged.
     pub fn atomic_numbers(&self) -> Result<Vec<u8>> {
         self.read(|| self.file.dataset(&format!("{PARTICLES}/species"))?.read_raw())
+    }
+
+    /// Masses, u, one an atom.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when the file is damaged.
+    pub fn masses(&self) -> Result<Vec<f64>> {
+        self.read(|| self.file.dataset(&format!("{PARTICLES}/mass"))?.read_raw())
+    }
+
+    /// What the file says about its run; `system` stands in for the one at the start.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when the file is damaged.
+    pub fn about(&self, system: System) -> Result<RunInfo> {
+        self.read(|| {
+            let group = self.file.group("parameters/verlet")?;
+            let text = |name: &str| Ok::<_, hdf5::Error>(group.attr(name)?.read_scalar::<VarLenUnicode>()?.to_string());
+            let author = self.file.group("h5md/author")?.attr("name")?;
+            Ok(RunInfo {
+                system,
+                title: text("title")?,
+                author: author.read_scalar::<FixedUnicode<AUTHOR_BYTES>>()?.to_string(),
+                input: text("input")?,
+                model: text("model")?,
+                model_hash: text("model_hash")?,
+                seed: group.attr("seed")?.read_scalar()?,
+                backend: text("backend")?,
+            })
+        })
     }
 
     /// Frame `index`, counted from 0.

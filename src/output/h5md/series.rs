@@ -48,6 +48,31 @@ impl<T: H5Type + Copy> Series<T> {
         Ok(Series { dataset, row: row.to_vec(), written: 0, waiting: Vec::new(), dirty: false })
     }
 
+    /// Goes on behind the rows of a dataset.
+    pub fn open(dataset: Dataset) -> hdf5::Result<Self> {
+        let shape = dataset.shape();
+        let Some((&written, row)) = shape.split_first() else {
+            return Err(format!("{} has no rows", dataset.name()).into());
+        };
+        if !dataset.dtype()?.is::<T>() {
+            return Err(format!("{} holds another kind of numbers", dataset.name()).into());
+        }
+        Ok(Series { row: row.to_vec(), dataset, written, waiting: Vec::new(), dirty: false })
+    }
+
+    /// Shape of one row.
+    pub fn row(&self) -> &[usize] {
+        &self.row
+    }
+
+    /// The first row of numbers, where there is one.
+    pub fn first(&self) -> hdf5::Result<Option<T>> {
+        match self.written {
+            0 => Ok(None),
+            _ => Ok(self.dataset.read_slice_1d::<T, _>(0..1)?.first().copied()),
+        }
+    }
+
     /// Appends numbers; a row is complete when all of its numbers are there.
     pub fn extend(&mut self, values: impl IntoIterator<Item = T>) {
         self.waiting.extend(values);
@@ -117,6 +142,22 @@ impl Vectors {
             true => Vectors::Double(Series::create(group, "value", &row, Some(unit))?),
             false => Vectors::Single(Series::create(group, "value", &row, Some(unit))?),
         })
+    }
+
+    /// Goes on behind the rows of a dataset, in its precision.
+    pub fn open(dataset: Dataset) -> hdf5::Result<Self> {
+        Ok(match dataset.dtype()?.is::<f64>() {
+            true => Vectors::Double(Series::open(dataset)?),
+            false => Vectors::Single(Series::open(dataset)?),
+        })
+    }
+
+    /// Shape of one row.
+    pub fn row(&self) -> &[usize] {
+        match self {
+            Vectors::Single(series) => series.row(),
+            Vectors::Double(series) => series.row(),
+        }
     }
 
     /// Appends one row, given as x, y, z of every atom.

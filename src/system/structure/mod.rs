@@ -1,25 +1,26 @@
 //! Structure files of any format.
 //!
 //! `.xyz` and `.extxyz` go to our own [`extxyz`] reader, everything else to chemfiles. From chemfiles come elements
-//! (see below), positions, velocities (not from LAMMPS files, which do not say their units), masses, and the cell, which
-//! is periodic in all three directions. A cell of 1 Å × 1 Å × 1 Å is how PDB files say that there is none.
+//! (see below), positions, velocities (from LAMMPS files only where they say that their units are `metal` or `real`), masses,
+//! and the cell, which is periodic in all three directions. A cell of 1 Å × 1 Å × 1 Å is how PDB files say that there is none.
 //!
 //! Elements are taken from the file where it has them, else from atom names, where the residue decides what `CA` is. A
 //! name that could mean two elements is an error, never a guess; so are disordered structures (alternate locations,
 //! partial occupancy), in which several atoms sit on one place.
 
 mod names;
+mod quiet;
+
+pub(crate) use quiet::quietly;
 
 use super::extxyz::{self, Frame};
 use super::{Cell, System};
 use crate::error::{Error, Result};
+use crate::units::{AKMA, FS_PER_PS};
 use nalgebra::{Matrix3, Vector3};
-use std::cell::Cell as Flag;
 use std::fs::{self, File};
 use std::io::BufReader;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::Once;
 
 /// Reads one frame of a structure file; frame 0 is the first.
 ///
@@ -48,12 +49,21 @@ pub fn read_structure(path: &Path, frame: usize) -> Result<System> {
 
 /// Reads the frames of a structure file or trajectory one after the other.
 ///
-/// Frames of formats other than extended XYZ have no `info` and no `columns`. After an error the iteration ends; a file
+/// Frames of formats other than extended XYZ have no `columns`, and in `info` at most `step` and `time` (fs). After an error the iteration ends; a file
 /// without any frame is an error.
 ///
 /// # Errors
 /// [`Error::Structure`] when the file cannot be opened or its format is unknown.
 pub fn read_frames(path: &Path) -> Result<Frames> {
+    read_frames_with(path, None)
+}
+
+/// As [`read_frames`], for formats that do not know their elements, such as DCD: `topology` has the same atoms in the same
+/// order, and gives elements and masses.
+///
+/// # Errors
+/// As [`read_frames`]; and when the file knows its elements itself.
+pub fn read_frames_with(path: &Path, topology: Option<&System>) -> Result<Frames> {
     let problem = |problem: String| Error::Structure(format!("{} {problem}", path.display()));
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => problem("does not exist".into()),
@@ -67,9 +77,12 @@ pub fn read_frames(path: &Path) -> Result<Frames> {
     }
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     if ["xyz", "extxyz"].contains(&extension.as_str()) {
+        if topology.is_some() {
+            return Err(problem("knows its elements itself; leave the topology out".into()));
+        }
         return Ok(Frames(Source::ExtendedXyz(extxyz::Reader::open(path)?)));
     }
-    Ok(Frames(Source::Chemfiles(Foreign::open(path, &extension)?)))
+    Ok(Frames(Source::Chemfiles(Box::new(Foreign::open(path, &extension, topology)?))))
 }
 
 /// The frames of a file; made by [`read_frames`].
@@ -77,7 +90,7 @@ pub struct Frames(Source);
 
 enum Source {
     ExtendedXyz(extxyz::Reader<BufReader<File>>),
-    Chemfiles(Foreign),
+    Chemfiles(Box<Foreign>),
 }
 
 impl Iterator for Frames {
@@ -101,10 +114,12 @@ struct Foreign {
     count: usize,
     /// The cell of the frame before.
     cell: Cell,
+    /// Where elements and masses are from when the file has none.
+    topology: Option<System>,
 }
 
 impl Foreign {
-    fn open(path: &Path, extension: &str) -> Result<Self> {
+    fn open(path: &Path, extension: &str, topology: Option<&System>) -> Result<Self> {
         let name = path.display().to_string();
         let problem = |problem: String| Error::Structure(format!("{name} {problem}"));
         if path.to_str().is_none() {
@@ -117,14 +132,21 @@ impl Foreign {
         .map_err(|_| problem(format!("has a format that is not known; known are {}", known_formats())))?;
         let format = full.split(" / ").next().unwrap_or_default().to_owned();
         let holds = chemfiles::formats_list().into_iter().find(|known| known.name == format);
-        if let Some(missing) = holds.and_then(|holds| match (holds.read && holds.positions, holds.atoms) {
-            (false, _) => Some("positions that can be read"),
-            (true, false) => Some("elements"),
-            (true, true) => None,
-        }) {
+        let (positions, elements) = holds.map_or((true, true), |holds| (holds.read && holds.positions, holds.atoms));
+        if !positions {
             return Err(problem(format!(
-                "is a {format} file, which holds no {missing}; convert it together with its topology to extended XYZ"
+                "is a {format} file, which holds no positions that can be read; use another format"
             )));
+        }
+        match (elements, topology) {
+            (false, None) => {
+                return Err(problem(format!(
+                    "is a {format} file, which holds no elements; `verlet convert` takes them from another file with \
+                     --topology"
+                )));
+            }
+            (true, Some(_)) => return Err(problem("knows its elements itself; leave the topology out".into())),
+            _ => {}
         }
         let opened = quietly(|| {
             let mut trajectory = chemfiles::Trajectory::open_with_format(path, 'r', full.as_str())?;
@@ -136,50 +158,89 @@ impl Foreign {
         if count == 0 {
             return Err(problem(format!("holds no structure (read as a {format} file)")));
         }
-        Ok(Foreign { trajectory, name, format, next: 0, count, cell: Cell::open() })
+        let topology = topology.cloned();
+        Ok(Foreign { trajectory, name, format, next: 0, count, cell: Cell::open(), topology })
     }
 
     /// Reads and converts the next frame; the error is the end of a sentence that begins with the file.
-    fn read(&mut self) -> std::result::Result<System, String> {
+    fn read(&mut self) -> std::result::Result<Frame, String> {
         let mut frame = chemfiles::Frame::new();
         quietly(|| self.trajectory.read(&mut frame))?;
         // chemfiles makes a slice of a null pointer of the positions of no atoms.
         if frame.size() == 0 {
             return Err("the structure has no atoms".into());
         }
-        let atoms = quietly(|| names::atoms(&frame))?;
-        let mut cell = cell(&frame)?;
+        if frame.get("has_positions") == Some(chemfiles::Property::Bool(false)) {
+            return Err("the frame has no positions".into());
+        }
+        let (atomic_numbers, masses) = self.atoms(&frame)?;
+        let mut cell = cell(&frame, &self.format)?;
         // A PDB file gives its cell once, before the first model.
         if self.format == "PDB" && !cell.is_periodic() {
             cell = self.cell.clone();
         }
         self.cell = cell.clone();
         let positions = frame.positions().iter().map(|&r| Vector3::from(r)).collect();
-        let mut system = System::new(atoms.iter().map(|atom| atom.atomic_number).collect(), positions, cell)
-            .map_err(|error| error.to_string())?;
-        for (mass, atom) in system.masses.iter_mut().zip(&atoms) {
-            if atom.mass > 0.0 && atom.mass.is_finite() {
-                *mass = atom.mass;
+        let mut system = System::new(atomic_numbers, positions, cell).map_err(|error| error.to_string())?;
+        for (mass, &own) in system.masses.iter_mut().zip(&masses) {
+            if own > 0.0 && own.is_finite() {
+                *mass = own;
             }
         }
         system.velocities = self.velocities(&frame);
         if system.velocities.iter().flatten().any(|v| v.iter().any(|x| !x.is_finite())) {
             return Err("a velocity is not a finite number".into());
         }
-        Ok(system)
+        let mut read = Frame::new(system);
+        if ["XTC", "TRR", "LAMMPS"].contains(&self.format.as_str()) {
+            read.set_info("step", frame.step() as i64);
+        }
+        if let Some(time) = self.time(&frame) {
+            read.set_info("time", time);
+        }
+        Ok(read)
+    }
+
+    /// Atomic numbers and masses (u; zero where the file has none).
+    fn atoms(&self, frame: &chemfiles::Frame) -> std::result::Result<(Vec<u8>, Vec<f64>), String> {
+        let Some(topology) = &self.topology else {
+            let atoms = quietly(|| names::atoms(frame))?;
+            return Ok(atoms.iter().map(|atom| (atom.atomic_number, atom.mass)).unzip());
+        };
+        if topology.len() != frame.size() {
+            return Err(format!("it has {} atoms, but its topology has {}", frame.size(), topology.len()));
+        }
+        Ok((topology.atomic_numbers.clone(), topology.masses.clone()))
+    }
+
+    /// fs, if the file says it in a unit that is known.
+    fn time(&self, frame: &chemfiles::Frame) -> Option<f64> {
+        let unit = match self.format.as_str() {
+            "XTC" | "TRR" => FS_PER_PS,
+            "DCD" => AKMA,
+            "LAMMPS" => lammps_time_unit(frame)?,
+            _ => return None,
+        };
+        match frame.get("time") {
+            Some(chemfiles::Property::Double(time)) if time.is_finite() => Some(time * unit),
+            _ => None,
+        }
     }
 
     /// Å/fs, if the file has them.
     fn velocities(&self, frame: &chemfiles::Frame) -> Option<Vec<Vector3<f64>>> {
-        if self.format.starts_with("LAMMPS") {
-            return None;
-        }
-        let per_ps = frame.velocities()?;
+        // chemfiles hands a LAMMPS file's numbers on as they are.
+        let unit = match self.format.as_str() {
+            "LAMMPS" => lammps_time_unit(frame)?,
+            "LAMMPS Data" => return None,
+            _ => FS_PER_PS,
+        };
+        let found = frame.velocities()?;
         // chemfiles fills a GRO file without velocities up with zeros.
-        if self.format == "GRO" && per_ps.iter().flatten().all(|&x| x == 0.0) {
+        if self.format == "GRO" && found.iter().flatten().all(|&x| x == 0.0) {
             return None;
         }
-        Some(per_ps.iter().map(|&v| Vector3::from(v) / 1000.0).collect())
+        Some(found.iter().map(|&v| Vector3::from(v) / unit).collect())
     }
 }
 
@@ -192,7 +253,7 @@ impl Iterator for Foreign {
         }
         let frame = self.read();
         self.next += 1;
-        Some(frame.map(Frame::new).map_err(|message| {
+        Some(frame.map_err(|message| {
             let of = if self.count > 1 { format!(", frame {}", self.next - 1) } else { String::new() };
             self.next = self.count;
             Error::Structure(format!("{}{of}: {message}", self.name))
@@ -200,8 +261,17 @@ impl Iterator for Foreign {
     }
 }
 
+/// The unit of time of a LAMMPS file in fs, if it says so and is one with Å as its length.
+fn lammps_time_unit(frame: &chemfiles::Frame) -> Option<f64> {
+    match frame.get("lammps_units") {
+        Some(chemfiles::Property::String(units)) if units == "metal" => Some(FS_PER_PS),
+        Some(chemfiles::Property::String(units)) if units == "real" => Some(1.0),
+        _ => None,
+    }
+}
+
 /// The cell of a frame: periodic along every edge that has a length.
-fn cell(frame: &chemfiles::Frame) -> std::result::Result<Cell, String> {
+fn cell(frame: &chemfiles::Frame, format: &str) -> std::result::Result<Cell, String> {
     let matrix = frame.cell().matrix();
     // The edges are chemfiles' columns.
     let mut edges = Matrix3::from_fn(|edge, axis| matrix[axis][edge]);
@@ -210,11 +280,23 @@ fn cell(frame: &chemfiles::Frame) -> std::result::Result<Cell, String> {
         let noise = 1e-15 * edge.norm();
         edge.iter_mut().filter(|x| x.abs() < noise).for_each(|x| *x = 0.0);
     }
+    if format == "LAMMPS" {
+        // To LAMMPS the bounds of a tilted box are those of the box around it, to chemfiles those of the box upright.
+        let [low_x, high_x] = tilt_range(&[edges[(1, 0)], edges[(2, 0)], edges[(1, 0)] + edges[(2, 0)]]);
+        let [low_y, high_y] = tilt_range(&[edges[(2, 1)]]);
+        edges[(0, 0)] -= high_x - low_x;
+        edges[(1, 1)] -= high_y - low_y;
+    }
     let periodic = std::array::from_fn(|k| edges.row(k).norm() > 0.0);
     if periodic == [false; 3] || edges == Matrix3::identity() {
         return Ok(Cell::open());
     }
     Cell::new(edges, periodic).map_err(|error| error.to_string())
+}
+
+/// How far tilts reach beyond the upright box, to both sides.
+pub(crate) fn tilt_range(tilts: &[f64]) -> [f64; 2] {
+    [tilts.iter().copied().fold(0.0, f64::min), tilts.iter().copied().fold(0.0, f64::max)]
 }
 
 /// Extensions of the formats that can be read, for a message.
@@ -224,37 +306,6 @@ fn known_formats() -> String {
         formats.iter().filter(|format| format.read && format.positions && format.atoms && format.name != "XYZ");
     let extensions = usable.filter_map(|format| format.extension);
     [".xyz", ".extxyz"].into_iter().chain(extensions).collect::<Vec<_>>().join(", ")
-}
-
-/// Calls chemfiles and gives its error as one line. Its warnings are dropped.
-///
-/// chemfiles' Rust interface panics on bytes that are not UTF-8, in names as in its own messages; that is a fault of
-/// the file, and must not look like one of the program.
-fn quietly<T, E: ToString>(call: impl FnOnce() -> std::result::Result<T, E>) -> std::result::Result<T, String> {
-    thread_local! {
-        static SILENT: Flag<bool> = const { Flag::new(false) };
-    }
-    static PREPARED: Once = Once::new();
-    PREPARED.call_once(|| {
-        chemfiles::set_warning_callback(|_| {});
-        let report = panic::take_hook();
-        panic::set_hook(Box::new(move |information| {
-            if !SILENT.get() {
-                report(information);
-            }
-        }));
-    });
-    SILENT.set(true);
-    let outcome = panic::catch_unwind(AssertUnwindSafe(call));
-    SILENT.set(false);
-    match outcome {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            let message = error.to_string().replace(char::is_control, " ");
-            Err(message.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned())
-        }
-        Err(_) => Err("it holds text that is not UTF-8, or is damaged".into()),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,102 @@
+//! What `run` and `resume` do once everything is ready.
+
+use super::outputs;
+use crate::analysis::Conservation;
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use crate::output::folder::RunFolder;
+use crate::output::progress::Progress;
+use crate::output::record::Record;
+use crate::setup::Prepared;
+use crate::simulation::{self, Outcome, Schedule};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// Steps between two looks at the samples; progress is shown and checkpoints become due at least this often.
+const CHUNK: u64 = 100;
+
+/// Moves the system to the last step, or until it is stopped, and tells what came out.
+pub(super) fn execute(
+    config: &RunConfig,
+    prepared: &mut Prepared,
+    folder: &RunFolder,
+    mut record: Record,
+    conservation: Conservation,
+) -> Result<()> {
+    let dynamics = &config.dynamics;
+    let first = prepared.backend.step();
+    let mut progress =
+        Progress::new(first, dynamics.steps, dynamics.timestep, prepared.info.system.len(), conservation.first());
+    let schedule = Schedule {
+        steps: dynamics.steps,
+        frame_intervals: outputs::frame_intervals(config),
+        checkpoint_interval: config.output.checkpoint_interval,
+        chunk: CHUNK,
+    };
+    let stop = stop_flag()?;
+    let begun = Instant::now();
+    let outcome = simulation::run(
+        prepared.backend.as_mut(),
+        schedule,
+        conservation,
+        config.limits,
+        &mut [&mut record, &mut progress],
+        &stop,
+    );
+    let outcome = outcome.map_err(|error| match error {
+        Error::Run(reason) => Error::Run(format!("{reason}; {}", record.last_good())),
+        // A full disk, for example: the run can go on when there is room again.
+        Error::Output(reason) => Error::Output(format!("{reason}; {}", record.last_good())),
+        other => other,
+    })?;
+    print!("{}", summary(config, &outcome, first, begun.elapsed()));
+    if outcome.interrupted {
+        println!("go on with it      verlet resume {}", folder.path().display());
+    }
+    println!("{}", how_to_look(folder, config, &outcome));
+    Ok(())
+}
+
+/// A flag that SIGINT and SIGTERM raise; a second one ends the program at once.
+fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag still down and only raises it.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
+            .map_err(|error| Error::Run(format!("the program cannot listen to signals: {error}")))?;
+    }
+    Ok(stop)
+}
+
+/// `first` is the step at which this process began.
+fn summary(config: &RunConfig, outcome: &Outcome, first: u64, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let taken = (outcome.step - first) as f64;
+    let nanoseconds = taken * config.dynamics.timestep * 1e-6;
+    let from = if first > 0 { format!(", from step {first} on,") } else { String::new() };
+    let ended = if outcome.interrupted {
+        format!("stopped at step {} of {}, as you asked", outcome.step, config.dynamics.steps)
+    } else {
+        format!("finished {} steps", outcome.step)
+    };
+    format!(
+        "\n{ended}{from} in {seconds:.1} s: {:.2} ms a step, {:.3} ns/day\nlist rebuilds      {}\n{}\n",
+        1e3 * seconds / taken.max(1.0),
+        nanoseconds / seconds * 86_400.0,
+        outcome.last.list_rebuilds,
+        outcome.verdict
+    )
+}
+
+fn how_to_look(folder: &RunFolder, config: &RunConfig, outcome: &Outcome) -> String {
+    let path = folder.trajectory();
+    let script = path.with_extension("vmd");
+    let (path, script) = (path.display(), script.display());
+    let frames = outcome.step / config.output.trajectory_interval + 1;
+    format!(
+        "\ntrajectory         {path}, {frames} frames\nlook at it         python: MDAnalysis.Universe(\"{path}\")\n                   VMD: vmd -e {script}\n                   h5dump -H {path}"
+    )
+}

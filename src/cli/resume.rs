@@ -1,0 +1,155 @@
+//! `verlet resume`: on from the last checkpoint, as if nothing had happened.
+
+use super::{execute, outputs};
+use crate::analysis::Conservation;
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use crate::output::checkpoint::{Checkpoint, Generations};
+use crate::output::folder::{RunFolder, TRAJECTORY};
+use crate::output::h5md::{self, H5mdOutput, H5mdReader};
+use crate::output::record::Record;
+use crate::output::trajectory::TrajectoryWriter;
+use crate::output::{Output, Position};
+use crate::setup::{self, Prepared};
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The run's folder
+    folder: PathBuf,
+    /// A new total number of steps, counted from the start of the run: extends a run that is finished
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Where to compute, instead of the run's choice; only the same device repeats every bit
+    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu"])]
+    backend: Option<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let folder = RunFolder::open(&arguments.folder)?;
+    let mut checkpoint = last_usable(&folder)?;
+    let step = checkpoint.state.step;
+    let scheduled = checkpoint.steps;
+    checkpoint.steps = arguments.steps.unwrap_or(scheduled);
+    if checkpoint.steps <= step {
+        return finished(folder.path(), step, arguments.steps);
+    }
+    let overrides: Vec<_> = arguments.backend.iter().map(|device| format!("backend.device={device}")).collect();
+    let config = setup::recall(&checkpoint, folder.path(), &overrides)?;
+    if let Some(threads) = config.backend.threads {
+        super::set_threads(threads)?;
+    }
+    let mut prepared = setup::resume(&config, &checkpoint)?;
+    println!("{}", super::describe(&config, &prepared));
+    println!("output   {}, from step {step} on", folder.path().display());
+
+    let (outputs, conservation) = reopen(&folder, &config, &prepared, &checkpoint)?;
+    let run = setup::provenance(&config, &prepared.model)?;
+    if checkpoint.steps != scheduled {
+        // A kill before the next checkpoint must not forget the new end.
+        folder.checkpoints().replace(&checkpoint)?;
+    }
+    let record = Record::new(outputs, folder.checkpoints(), run, checkpoint.steps, &prepared.info.system).behind(step);
+    execute::execute(&config, &mut prepared, &folder, record, conservation)
+}
+
+/// Says that there is nothing to do, or why what was asked for cannot be done.
+fn finished(folder: &Path, step: u64, asked: Option<u64>) -> Result<()> {
+    match asked {
+        Some(steps) if steps < step => Err(Error::Input(format!(
+            "--steps {steps} is the total number of steps, and the run in {} has taken {step} already; give more than that",
+            folder.display()
+        ))),
+        _ => {
+            println!(
+                "the run in {} is finished: it has taken all of its {step} steps; extend it with --steps N, the new total",
+                folder.display()
+            );
+            Ok(())
+        }
+    }
+}
+
+/// The last checkpoint that is whole and whose outputs are there, with its outputs repaired; says so when it is not the
+/// last one.
+fn last_usable(folder: &RunFolder) -> Result<Checkpoint> {
+    let checkpoints = folder.checkpoints();
+    let name = folder.path().display();
+    if !checkpoints.exist() {
+        return Err(Error::Output(format!(
+            "the folder {name} has no checkpoint: its run was killed before the first step; remove the folder and start \
+             again"
+        )));
+    }
+    // A trajectory that cannot be repaired now, because somebody reads it, is no reason to go further back.
+    if folder.trajectory().exists() {
+        h5md::repair(&folder.trajectory())?;
+    }
+    let unusable = match usable(folder, &checkpoints.current()) {
+        Ok(checkpoint) => return Ok(checkpoint),
+        Err(error) => error,
+    };
+    let refused = |reason: String| Error::Output(format!("the run in {name} cannot be resumed: {reason}"));
+    if !checkpoints.previous().exists() {
+        return Err(refused(unusable.to_string()));
+    }
+    let checkpoint =
+        usable(folder, &checkpoints.previous()).map_err(|error| refused(format!("{unusable}, and {error}")))?;
+    eprintln!(
+        "warning: {unusable}; going on from the checkpoint before it, {} at step {}",
+        Generations::PREVIOUS,
+        checkpoint.state.step
+    );
+    // Else the next checkpoint would push this one out of its place and keep the bad one.
+    checkpoints.replace(&checkpoint)?;
+    Ok(checkpoint)
+}
+
+fn usable(folder: &RunFolder, path: &Path) -> Result<Checkpoint> {
+    let checkpoint = Generations::read(path)?;
+    let position = position(&checkpoint);
+    if !H5mdOutput::holds(&folder.trajectory(), &position)? {
+        return Err(Error::Output(format!(
+            "{} has less than the {} frames and {} rows of the energy log that {} counts",
+            folder.trajectory().display(),
+            position.frames,
+            position.rows,
+            path.display()
+        )));
+    }
+    // The other outputs are counted in bytes: what they are is of no interest here.
+    for (name, position) in checkpoint.outputs.iter().filter(|(name, _)| *name != TRAJECTORY) {
+        let file = folder.path().join(name);
+        if !TrajectoryWriter::holds(&file, position)? {
+            return Err(Error::Output(format!(
+                "{} has less than the {} frames that {} counts",
+                file.display(),
+                position.frames,
+                path.display()
+            )));
+        }
+    }
+    Ok(checkpoint)
+}
+
+fn position(checkpoint: &Checkpoint) -> Position {
+    checkpoint.outputs.get(TRAJECTORY).copied().unwrap_or_default()
+}
+
+/// The outputs, cut to the checkpoint, and the verdict as far as the energy log then leads.
+fn reopen(
+    folder: &RunFolder,
+    config: &RunConfig,
+    prepared: &Prepared,
+    checkpoint: &Checkpoint,
+) -> Result<(Vec<Box<dyn Output>>, Conservation)> {
+    let path = folder.trajectory();
+    let position = position(checkpoint);
+    let mut conservation = Conservation::new(prepared.info.system.len(), prepared.degrees_of_freedom);
+    for mut sample in H5mdReader::open(&path)?.samples()?.into_iter().take(position.rows as usize) {
+        // The file has picoseconds, rounded; the product is what the run computed.
+        sample.time = sample.step as f64 * config.dynamics.timestep;
+        conservation.add(&sample);
+    }
+    Ok((outputs::append(folder, config, &prepared.info.system, checkpoint)?, conservation))
+}
