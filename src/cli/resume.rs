@@ -39,6 +39,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(threads) = config.backend.threads {
         super::set_threads(threads)?;
     }
+    if checkpoint.run.version != env!("CARGO_PKG_VERSION") {
+        eprintln!(
+            "warning: the run was at work with verlet {}; this is {}, which may compute other last bits",
+            checkpoint.run.version,
+            env!("CARGO_PKG_VERSION")
+        );
+    }
     let mut prepared = setup::resume(&config, &checkpoint)?;
     println!("{}", super::describe(&config, &prepared));
     println!("output   {}, from step {step} on", folder.path().display());

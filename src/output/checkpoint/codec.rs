@@ -77,7 +77,16 @@ impl Checkpoint {
         }
         let mut content = Decoder(&signed[HEAD..]);
         // A right checksum over a wrong content takes intention, but costs no more than this to refuse.
-        content.checkpoint().filter(|_| content.0.is_empty()).ok_or_else(|| DAMAGED.into())
+        let checkpoint = content.checkpoint().filter(|checkpoint| content.0.is_empty() && checkpoint.fits_together());
+        checkpoint.ok_or_else(|| DAMAGED.into())
+    }
+
+    /// Whether every list is for the same atoms.
+    fn fits_together(&self) -> bool {
+        let atoms = self.atomic_numbers.len();
+        let State { positions, velocities, list_positions, .. } = &self.state;
+        [self.masses.len(), positions.len(), velocities.len()] == [atoms; 3]
+            && [0, atoms].contains(&list_positions.len())
     }
 }
 

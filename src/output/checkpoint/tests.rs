@@ -53,6 +53,9 @@ fn no_part_of_a_checkpoint_is_a_checkpoint() {
         assert!(Checkpoint::decode(&bytes[..length]).is_err(), "{length}");
     }
     assert!(Checkpoint::decode(&[&bytes[..], &[0]].concat()).is_err());
+    let mut fewer = checkpoint();
+    fewer.masses.pop();
+    assert!(Checkpoint::decode(&fewer.encode()).is_err());
 }
 
 proptest! {
