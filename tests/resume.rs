@@ -41,6 +41,10 @@ max_excursion = 1e9
 max_drift = 1e9
 "#;
 
+/// A run that goes on until it is stopped: random weights hold nothing together, and with a usual time step the atoms
+/// would fly apart within a second.
+const ENDLESS: &[&str] = &["--steps", "100000000", "--set", "dynamics.timestep=0.001"];
+
 fn bench() -> Bench {
     let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 80.0, 70.0], [true, true, false]).unwrap();
     Bench::in_memory("painn", &random_system(9, cell, 5), INPUT)
@@ -65,6 +69,7 @@ fn left(folder: &Path) -> Left {
     let mut checkpoint = Generations::read(&Generations::of(folder).current()).unwrap();
     // How the run came to its number of steps differs between a run and a resumed one.
     checkpoint.run.overrides.clear();
+    let _no_process_starts = common::FORK.read();
     let reader = H5mdReader::open(&folder.join("trajectory.h5md")).unwrap();
     Left {
         checkpoint,
@@ -132,7 +137,8 @@ struct Background(Option<Child>);
 
 impl Background {
     fn start(bench: &Bench, arguments: &[&str]) -> Self {
-        Background(Some(bench.command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()))
+        let mut command = bench.command(arguments);
+        Background(Some(common::spawn(command.stdout(Stdio::piped()).stderr(Stdio::null())).unwrap()))
     }
 
     fn run(bench: &Bench, folder: &str, more: &[&str]) -> Self {
@@ -141,7 +147,7 @@ impl Background {
 
     fn signal(&self, signal: &str) {
         let id = self.0.as_ref().unwrap().id().to_string();
-        assert!(std::process::Command::new("kill").args([signal, &id]).status().unwrap().success());
+        assert!(common::output(std::process::Command::new("kill").args([signal, &id])).unwrap().status.success());
     }
 
     /// Waits for the end; what was printed, and whether the run succeeded.
@@ -241,6 +247,7 @@ fn nothing_is_lost_to_kills() {
                 continue;
             }
             let text = bench.succeed(&["repair", &folder]);
+            let no_process_starts = common::FORK.read();
             let reader = H5mdReader::open(&trajectory).unwrap();
             let found = (reader.frames().unwrap(), reader.samples().unwrap().len());
             assert!(text.contains(&format!("{} frames, {} rows", found.0, found.1)), "{text}");
@@ -250,6 +257,7 @@ fn nothing_is_lost_to_kills() {
             assert!(found.0 as u64 >= safe.frames && found.1 as u64 >= safe.rows, "{found:?} of {safe:?}");
             assert_eq!(reader.samples().unwrap(), whole.samples[..found.1]);
             drop(reader);
+            drop(no_process_starts);
             std::fs::copy(&trajectory, bench.path(&format!("repaired-{kills:03}.h5md"))).unwrap();
             assert!(bench.succeed(&["repair", &folder]).contains("needs no repair"));
             process = Background::start(&bench, &["resume", &folder]);
@@ -295,7 +303,7 @@ fn a_reader_follows_a_run() {
         return run_python("follow.py", &[]);
     }
     let bench = bench();
-    let run = Background::run(&bench, "out", &["--steps", "100000000", "--set", "output.checkpoint.interval=50"]);
+    let run = Background::run(&bench, "out", &[ENDLESS, &["--set", "output.checkpoint.interval=50"]].concat());
     wait_for(|| Generations::of(&bench.path("out")).previous().exists());
     run_python("follow.py", &[bench.path("out/trajectory.h5md").into()]);
     run.signal("-TERM");
@@ -315,7 +323,8 @@ fn an_open_trajectory_is_not_continued() {
     assert_eq!(message, "error: out/trajectory.h5md is open in another program; close it there and try again\n");
     drop(reader);
     assert!(std::fs::read(&trajectory).unwrap() == before);
-    bench.succeed(&["resume", "out", "--steps", "16"]);
+    // Processes that other tests started in between have the file open, too, until they end.
+    wait_for(|| bench.verlet(&["resume", "out", "--steps", "16"]).status.success());
 }
 
 /// 8 steps, then 8 more: the checkpoints at 16 and at 8 are there.
@@ -405,5 +414,6 @@ fn an_explosion_names_the_last_good_checkpoint() {
     assert!(message.contains("atom ") && message.ends_with(&place), "{message}");
     let finite = |vectors: &[nalgebra::Vector3<f64>]| vectors.iter().flatten().all(|x| x.is_finite());
     assert!(finite(&checkpoint.state.positions) && finite(&checkpoint.state.velocities));
+    let _no_process_starts = common::FORK.read();
     assert!(H5mdReader::open(&bench.path("out/trajectory.h5md")).is_ok());
 }

@@ -45,7 +45,7 @@ impl Bench {
     }
 
     pub fn verlet(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        super::output(&mut self.command(arguments)).unwrap()
     }
 
     pub fn succeed(&self, arguments: &[&str]) -> String {
