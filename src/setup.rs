@@ -2,7 +2,8 @@
 
 use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
-use crate::config::{InitialVelocities, MassTarget, Precision, RunConfig};
+use crate::backend::cuda::{self, CudaBackend};
+use crate::config::{Device, InitialVelocities, MassTarget, Precision, RunConfig};
 use crate::elements;
 use crate::error::{Error, Result};
 use crate::integrate::Integrator;
@@ -104,10 +105,7 @@ pub fn resume(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Prepared> {
 
 fn ready(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
     let dynamics = &config.dynamics;
-    let backend = match config.backend.precision {
-        Precision::F32 => cpu::<f32>(config, &model, &system)?,
-        Precision::F64 => cpu::<f64>(config, &model, &system)?,
-    };
+    let backend = backend(config, &model, &system)?;
     Ok(Prepared {
         info: RunInfo {
             title: config.title.clone(),
@@ -125,13 +123,70 @@ fn ready(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
     })
 }
 
-/// The CPU backend; `Device::Auto` has no other choice yet.
-fn cpu<T: Real>(config: &RunConfig, model: &Model, system: &System) -> Result<Box<dyn Backend>> {
+/// The backend that the input asks for. Left to choose, it takes the GPU where there is one that can do what is asked,
+/// and says why where it does not.
+fn backend(config: &RunConfig, model: &Model, system: &System) -> Result<Box<dyn Backend>> {
+    let wanted = &config.backend;
+    let plain = wanted.precision == Precision::F32 && !wanted.direct_filters;
+    let reason = match wanted.device {
+        Device::Cpu => None,
+        Device::Cuda if !plain => {
+            return Err(Error::Input(
+                "backend.device = \"cuda\" computes the network in f32 with tabulated filters; leave backend.precision and \
+                 backend.filters at that, or use the CPU"
+                    .into(),
+            ));
+        }
+        Device::Cuda => return gpu(config, model, system, cuda::Device::open(0)?),
+        Device::Auto if !plain => None,
+        Device::Auto => match cuda::Device::open(0).and_then(|device| cuda::check_model(model).map(|()| device)) {
+            // Without a compiler, for example, the CPU is still there.
+            Ok(device) => match gpu(config, model, system, device) {
+                Err(Error::Run(reason)) => Some(reason),
+                done => return done,
+            },
+            Err(reason) => Some(reason.to_string()),
+        },
+    };
+    match wanted.precision {
+        Precision::F32 => cpu::<f32>(config, model, system, reason),
+        Precision::F64 => cpu::<f64>(config, model, system, reason),
+    }
+}
+
+fn gpu(
+    config: &RunConfig,
+    model: &Model,
+    system: &System,
+    device: std::sync::Arc<cuda::Device>,
+) -> Result<Box<dyn Backend>> {
+    Ok(Box::new(CudaBackend::new(
+        &device,
+        model,
+        system,
+        config.skin,
+        &Integrator::new(config.dynamics.timestep, &system.masses, config.dynamics.thermostat),
+        config.output.energy_interval,
+        degrees_of_freedom(system.len(), config.dynamics.remove_centre_of_mass),
+        None,
+    )?))
+}
+
+/// `reason`: why it is not the GPU, where that was left open.
+fn cpu<T: Real>(
+    config: &RunConfig,
+    model: &Model,
+    system: &System,
+    reason: Option<String>,
+) -> Result<Box<dyn Backend>> {
     let filters = if config.backend.direct_filters { Filters::Direct } else { Filters::Table };
     let potential = NetworkPotential::<T>::new(model, &system.atomic_numbers, config.skin, filters)?;
     let threads = rayon::current_num_threads();
-    let description =
+    let mut description =
         format!("CPU, {threads} {}, network in {}", if threads == 1 { "thread" } else { "threads" }, T::NAME);
+    if let Some(reason) = reason {
+        description.push_str(&format!(" ({reason})"));
+    }
     Ok(Box::new(CpuBackend::new(
         potential,
         system.clone(),

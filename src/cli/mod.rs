@@ -40,7 +40,7 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Turn a trajectory into another format
     Convert(convert::Arguments),
-    /// What a model file is, or the keys of an input file
+    /// What a model file is, the keys of an input file, or what this machine can compute on
     Info(info::Arguments),
 }
 
@@ -50,7 +50,7 @@ struct InputArguments {
     /// The input file (TOML)
     input: PathBuf,
     /// Where to compute, instead of the input's choice
-    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu"])]
+    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu", "cuda"])]
     backend: Option<String>,
     /// The run's folder, instead of the input's choice
     #[arg(long, value_name = "DIR")]

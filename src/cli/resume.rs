@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Where to compute, instead of the run's choice; only the same device repeats every bit
-    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu"])]
+    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu", "cuda"])]
     backend: Option<String>,
 }
 

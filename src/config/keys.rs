@@ -159,7 +159,14 @@ pub const KEYS: &[Key] = &[
         "1 Å",
         "the neighbour list reaches this much beyond the cutoff, and is rebuilt when an atom has moved half of it",
     ),
-    key("backend", "device", Kind::Choice(&["auto", "cpu"]), "auto", "where to compute"),
+    key(
+        "backend",
+        "device",
+        Kind::Choice(&["auto", "cpu", "cuda"]),
+        "auto",
+        "where to compute: on an NVIDIA GPU, on the CPU, or wherever it is faster (the GPU, where there is one and precision \
+         and filters are the default ones)",
+    ),
     key("backend", "precision", Kind::Choice(&["f32", "f64"]), "f32", "arithmetic of the network; all else is float64"),
     key(
         "backend",

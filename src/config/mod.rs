@@ -143,6 +143,8 @@ pub enum Device {
     Auto,
     /// The CPU.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
 }
 
 /// Precision of the network.
@@ -367,6 +369,7 @@ fn backend(reader: &Reader) -> Result<BackendConfig> {
     Ok(BackendConfig {
         device: match word("device")?.as_deref() {
             Some("cpu") => Device::Cpu,
+            Some("cuda") => Device::Cuda,
             _ => Device::Auto,
         },
         precision: match word("precision")?.as_deref() {
