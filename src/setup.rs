@@ -5,13 +5,13 @@ use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
 use crate::backend::cuda::{self, CudaBackend};
 use crate::config::{Device, InitialVelocities, MassTarget, Precision, RunConfig};
 use crate::elements;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::integrate::Integrator;
 use crate::model::Model;
-use crate::neighbors::NeighborList;
+use crate::neighbors::{NeighborList, pair_vector};
 use crate::output::RunInfo;
 use crate::output::checkpoint::{Checkpoint, Provenance};
-use crate::system::{System, degrees_of_freedom, structure, velocities};
+use crate::system::{Cell, System, degrees_of_freedom, structure, velocities};
 use std::path::Path;
 
 /// Å: an atom within this distance of a hydrogen can be what it is bound to.
@@ -37,9 +37,14 @@ pub struct Prepared {
 /// Every mistake in the input, the structure or the model, in the order in which they are found.
 pub fn prepare(config: &RunConfig) -> Result<Prepared> {
     let model = Model::load(&config.model)?;
+    let file = config.system.structure.display();
+    let in_file = |error: Error| match error {
+        Error::Structure(problem) => Error::Structure(format!("{file}: {problem}")),
+        other => other,
+    };
     let mut system = system(config)?;
-    model.check_elements(&system.atomic_numbers)?;
-    check_contacts(&system)?;
+    model.check_elements(&system.atomic_numbers).map_err(in_file)?;
+    check_contacts(&system).map_err(in_file)?;
     set_velocities(config, &mut system)?;
     ready(config, model, system)
 }
@@ -68,7 +73,7 @@ pub fn recall(checkpoint: &Checkpoint, folder: &Path, overrides: &[String]) -> R
 /// [`Error::Input`] when there is no current folder for the input's path to start at.
 pub fn provenance(config: &RunConfig, model: &Model) -> Result<Provenance> {
     let input = std::path::absolute(&config.file).map_err(|error| {
-        Error::Input(format!("the place of {} cannot be found out: {error}", config.file.display()))
+        Error::Input(format!("the place of {} cannot be found out: {}", config.file.display(), reason(&error)))
     })?;
     Ok(Provenance {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -87,7 +92,8 @@ pub fn provenance(config: &RunConfig, model: &Model) -> Result<Provenance> {
 /// # Errors
 /// [`Error::Model`] when the model file is not the one that the run began with.
 pub fn resume(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Prepared> {
-    let model = Model::load(&config.model)?;
+    let model = Model::load(&config.model)
+        .map_err(|error| Error::Model(format!("{error}; the run cannot go on without the model it began with")))?;
     if model.hash != checkpoint.run.model_hash {
         return Err(Error::Model(format!(
             "the model file {} is another one than the run began with (SHA-256 {}, then {}); put the old one back",
@@ -206,21 +212,19 @@ fn system(config: &RunConfig) -> Result<System> {
     match (&wanted.cell, wanted.periodic) {
         (Some(cell), periodic) => system.cell = cell.build(periodic.unwrap_or([true; 3]))?,
         (None, Some(periodic)) => {
-            if periodic.contains(&true) && !system.cell.is_periodic() && system.cell == crate::system::Cell::open() {
+            if periodic.contains(&true) && !system.cell.is_periodic() && system.cell == Cell::open() {
                 return Err(Error::Structure(format!(
                     "{file} has no cell, so system.pbc has nothing to repeat; give system.cell"
                 )));
             }
-            system.cell = crate::system::Cell::new(*system.cell.vectors(), periodic).map_err(in_file)?;
+            system.cell = Cell::new(*system.cell.vectors(), periodic).map_err(in_file)?;
         }
         (None, None) => {}
     }
-    if system.cell.is_left_handed() {
-        return Err(Error::Structure(format!(
-            "{file}: the cell's edges form a left-handed system, which trajectory formats cannot hold; exchange two of \
-             them"
-        )));
-    }
+    check_cell(&system.cell).map_err(|problem| match &wanted.cell {
+        Some(_) => Error::Structure(format!("system.cell: {problem}")),
+        None => Error::Structure(format!("{file}: {problem}")),
+    })?;
     for change in &wanted.masses {
         let mut found = false;
         for atom in 0..system.len() {
@@ -232,17 +236,47 @@ fn system(config: &RunConfig) -> Result<System> {
             }
         }
         if !found {
-            return Err(Error::Input(format!(
-                "{} is for nothing in {file}, which is {}",
-                change.place,
-                system.formula()
-            )));
+            let there = match change.target {
+                MassTarget::Atom(_) => format!("has {} atoms", system.len()),
+                MassTarget::Element(_) => format!("is {}", system.formula()),
+            };
+            return Err(Error::Input(format!("{} is for nothing in {file}, which {there}", change.place)));
         }
     }
     if let Some(mass) = wanted.hydrogen_mass {
-        repartition(&mut system, mass)?;
+        repartition(&mut system, mass).map_err(in_file)?;
+    }
+    if let Some(atom) = system.masses.iter().position(|&mass| mass <= 0.0) {
+        let symbol = elements::symbol(system.atomic_numbers[atom]);
+        return Err(Error::Structure(format!(
+            "{file}: atom {} is {symbol}, which has no standard atomic weight; give system.masses.{symbol}",
+            atom + 1
+        )));
     }
     system.replicated(wanted.replicate).map_err(in_file)
+}
+
+/// Refuses a cell so thin that every atom sits on its own image, and a left-handed one.
+fn check_cell(cell: &Cell) -> std::result::Result<(), String> {
+    if let Some(k) = (0..3).find(|&k| cell.periodic()[k] && cell.heights()[k] < CLOSEST_CONTACT) {
+        return Err(format!(
+            "the cell is {} Å thick along {}, thinner than any atom ({CLOSEST_CONTACT} Å); check its edges, which are in Å",
+            significant(cell.heights()[k]),
+            ["a", "b", "c"][k]
+        ));
+    }
+    if cell.is_left_handed() {
+        return Err(
+            "the cell's edges form a left-handed system, which trajectory formats cannot hold; exchange two of them"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+/// A number for a message: three decimals where they say enough.
+fn significant(x: f64) -> String {
+    if (0.001..1e6).contains(&x.abs()) || x == 0.0 { format!("{x:.3}") } else { format!("{x:.2e}") }
 }
 
 /// Gives every hydrogen the mass `mass` and takes the difference from the heavy atom nearest to it (Feenstra, Hess &
@@ -275,30 +309,34 @@ fn repartition(system: &mut System, mass: f64) -> Result<()> {
     match system.masses.iter().position(|&m| m <= 0.0) {
         None => Ok(()),
         Some(atom) => Err(Error::Structure(format!(
-            "system.hydrogen_mass = {mass} u leaves atom {} ({}) with {:.3} u; use a smaller mass",
+            "system.hydrogen_mass = {} u leaves atom {} ({}) with {} u; use a smaller mass",
+            significant(mass),
             atom + 1,
             elements::symbol(system.atomic_numbers[atom]),
-            system.masses[atom]
+            significant(system.masses[atom])
         ))),
     }
 }
 
-/// Refuses atoms on top of each other: the usual sign of a wrong cell or of doubled atoms.
+/// Refuses atoms on top of each other: the usual sign of a wrong cell or of doubled atoms. Names the closest two.
 fn check_contacts(system: &System) -> Result<()> {
     let list = NeighborList::build(&system.positions, &system.cell, CLOSEST_CONTACT)?;
-    let Some(centre) = (0..system.len()).find(|&atom| !list.row(atom).is_empty()) else { return Ok(()) };
-    let pair = list.offsets[centre];
+    let contacts = (0..system.len()).flat_map(|centre| list.row(centre).map(move |pair| (centre, pair)));
+    let closest = contacts
+        .map(|(centre, pair)| {
+            let neighbor = list.neighbors[pair] as usize;
+            (pair_vector(&system.positions, &system.cell, centre, neighbor, list.shifts[pair]).norm(), centre, pair)
+        })
+        .min_by(|a, b| a.0.total_cmp(&b.0));
+    let Some((distance, centre, pair)) = closest else { return Ok(()) };
     let neighbor = list.neighbors[pair] as usize;
-    let vector = system.positions[neighbor] - system.positions[centre] + system.cell.translation(list.shifts[pair]);
-    let image = if list.shifts[pair] == [0; 3] { "" } else { " (a periodic image)" };
+    let name = |atom: usize| format!("{} ({})", atom + 1, elements::symbol(system.atomic_numbers[atom]));
+    let image = if list.shifts[pair] == [0; 3] { "" } else { ", as a periodic image," };
     Err(Error::Structure(format!(
-        "atoms {} ({}) and {} ({}){image} are {:.3} Å apart, closer than any two atoms can be ({CLOSEST_CONTACT} Å); check \
-         the cell and look for doubled atoms",
-        centre + 1,
-        elements::symbol(system.atomic_numbers[centre]),
-        neighbor + 1,
-        elements::symbol(system.atomic_numbers[neighbor]),
-        vector.norm()
+        "atoms {} and {}{image} are {distance:.3} Å apart, closer than any two atoms can be ({CLOSEST_CONTACT} Å); check the \
+         cell and look for doubled atoms",
+        name(centre),
+        name(neighbor)
     )))
 }
 

@@ -5,6 +5,7 @@ use crate::backend::cpu::{Filters, NetworkPotential, Potential};
 use crate::backend::cuda::{self, CudaPotential, Device};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::output::create_new;
 use crate::system::extxyz::{Column, Frame, Writer};
 use crate::system::structure;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -56,15 +57,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             writer.finish().map(drop)
         }
         Some(path) => {
-            if path.exists() {
-                return Err(Error::Output(format!(
-                    "{} exists already; remove it or choose another name",
-                    path.display()
-                )));
+            let file = std::io::BufWriter::new(create_new(path)?);
+            let mut writer = Writer::new(file, &path.display().to_string());
+            let mut count = 0;
+            let evaluated = evaluate(arguments, &mut engine, |frame| {
+                writer.write(frame)?;
+                count += 1;
+                Ok(())
+            });
+            let flushed = writer.finish().map(drop);
+            match evaluated.and(flushed) {
+                Ok(()) => Ok(()),
+                // What has been computed is kept; what could not be written is of no use to anybody.
+                Err(Error::Structure(problem)) if count > 0 => Err(Error::Structure(format!(
+                    "{problem}; {} holds the {count} {} before it",
+                    path.display(),
+                    if count == 1 { "frame" } else { "frames" }
+                ))),
+                Err(error) => {
+                    let _ = std::fs::remove_file(path);
+                    Err(error)
+                }
             }
-            let mut writer = Writer::create(path)?;
-            evaluate(arguments, &mut engine, |frame| writer.write(frame))?;
-            writer.finish().map(drop)
         }
     }
 }

@@ -23,14 +23,14 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.keys {
-        print!("{}", key_table());
+        super::say(key_table().trim_end())?;
     }
     if arguments.devices {
         print!("{}", devices());
     }
     if let Some(path) = &arguments.model {
         let model = Model::load(path)?;
-        print!("{}", describe(&model)?);
+        super::say(describe(&model)?.trim_end())?;
         super::warn_of_defects(&model);
     }
     Ok(())

@@ -82,7 +82,13 @@ pub const KEYS: &[Key] = &[
         "the structure file's; [true, true, true] where cell is given",
         "which cell edges repeat",
     ),
-    key("system", "replicate", Kind::List("three whole numbers"), "[1, 1, 1]", "copies along each cell edge"),
+    key(
+        "system",
+        "replicate",
+        Kind::List("three whole numbers from 1 to 10000"),
+        "[1, 1, 1]",
+        "copies along each cell edge",
+    ),
     key(
         "system",
         "masses",

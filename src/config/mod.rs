@@ -8,7 +8,7 @@ pub use keys::{KEYS, Key, Kind, Sign, header};
 
 use crate::analysis::Limits;
 use crate::elements;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::integrate::Thermostat;
 use crate::output::trajectory::{Format, TrajectoryOptions};
 use crate::system::Cell;
@@ -16,6 +16,8 @@ use crate::units::Dimension;
 use nalgebra::Matrix3;
 use node::Value;
 use reader::Reader;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A run as the input describes it. Quantities are in the program's units (Å, fs, u, eV, K).
@@ -209,9 +211,7 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Input`] with file, line, key, the value found and what would be accepted.
     pub fn load(file: &Path, overrides: &[String]) -> Result<Self> {
-        let name = file.display().to_string();
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Error::Input(format!("the input file {name} cannot be read: {error}")))?;
+        let text = read(file)?;
         Self::parse(file, &text, overrides)
     }
 
@@ -227,6 +227,13 @@ impl RunConfig {
                 }
             }
             node::merge(&mut root, over);
+        }
+        if matches!(&root.value, Value::Table(table) if table.is_empty()) {
+            return Err(Error::Input(format!(
+                "{} holds no keys; an input needs at least system.structure, model.file, dynamics.steps and \
+                 dynamics.temperature",
+                file.display()
+            )));
         }
         let base = file.parent().unwrap_or(Path::new("."));
         let reader = Reader::new(root)?;
@@ -262,6 +269,30 @@ impl RunConfig {
         record.extend(self.overrides.iter().map(|change| format!("# --set {change}\n")));
         record
     }
+}
+
+/// Bytes that no input file has.
+const LARGEST_INPUT: u64 = 16 << 20;
+
+/// The text of an input file.
+fn read(file: &Path) -> Result<String> {
+    let name = file.display();
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|open| open.take(LARGEST_INPUT + 1).read_to_end(&mut bytes))
+        .map_err(|error| Error::Input(format!("the input file {name} cannot be read: {}", reason(&error))))?;
+    if bytes.len() as u64 > LARGEST_INPUT {
+        return Err(Error::Input(format!(
+            "{name} is larger than 16 MiB, so it is no input file; give the TOML file of a run"
+        )));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Error::Input(format!(
+            "{name}:{line}: this is no text in UTF-8; give the TOML file of a run, and save it as UTF-8"
+        ))
+    })
 }
 
 fn system(reader: &Reader, base: &Path) -> Result<SystemConfig> {
@@ -328,7 +359,10 @@ fn dynamics(reader: &Reader) -> Result<DynamicsConfig> {
             }
             steps as u64
         }
-        (None, None) => return Err(reader.missing("dynamics", "steps")),
+        (None, None) => {
+            let missing = reader.missing("dynamics", "steps");
+            return Err(Error::Input(format!("{missing}, or dynamics.duration")));
+        }
         (Some(_), Some(duration)) => {
             return Err(duration.error("says how long to run, and so does dynamics.steps; keep one of them"));
         }
@@ -462,7 +496,7 @@ mod tests {
         );
         assert_eq!(
             with("").unwrap_err().to_string(),
-            "in/a.toml:5: dynamics.steps is missing; give a whole number from 0 on"
+            "in/a.toml:5: dynamics.steps is missing; give a whole number from 0 on, or dynamics.duration"
         );
     }
 

@@ -299,7 +299,11 @@ fn unknown(section: &str, name: &str, full: &str, place: &Place, value: &Value) 
     } else {
         format!("; {} takes {}", keys::header(section), here.join(", "))
     };
-    Error::Input(format!("{place}: {full} = {value} is not a known key; did you mean {nearest}{accepted}?"))
+    let found = match value {
+        Value::Table(_) => format!("[{full}] is not a known table"),
+        value => format!("{full} = {value} is not a known key"),
+    };
+    Error::Input(format!("{place}: {found}; did you mean {nearest}{accepted}?"))
 }
 
 fn similarity(a: &str, b: &str) -> f64 {

@@ -15,7 +15,7 @@ pub(crate) use quiet::quietly;
 
 use super::extxyz::{self, Frame};
 use super::{Cell, System};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::units::{AKMA, FS_PER_PS};
 use nalgebra::{Matrix3, Vector3};
 use std::fs::{self, File};
@@ -44,7 +44,8 @@ pub fn read_structure(path: &Path, frame: usize) -> Result<System> {
         }
         count += 1;
     }
-    Err(Error::Structure(format!("{} has no frame {frame}: it holds {count}, counted from 0", path.display())))
+    let frames = if count == 1 { "frame" } else { "frames" };
+    Err(Error::Structure(format!("{} has {count} {frames}, so there is no frame {}", path.display(), frame + 1)))
 }
 
 /// Reads the frames of a structure file or trajectory one after the other.
@@ -67,13 +68,13 @@ pub fn read_frames_with(path: &Path, topology: Option<&System>) -> Result<Frames
     let problem = |problem: String| Error::Structure(format!("{} {problem}", path.display()));
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => problem("does not exist".into()),
-        _ => problem(format!("cannot be opened: {error}")),
+        _ => problem(format!("cannot be opened: {}", reason(&error))),
     })?;
     if metadata.is_dir() {
         return Err(problem("is a folder, not a structure file".into()));
     }
     if metadata.is_file() && metadata.len() == 0 {
-        return Err(problem("is empty".into()));
+        return Err(problem("is empty; give a file with a structure in it".into()));
     }
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     if ["xyz", "extxyz"].contains(&extension.as_str()) {
@@ -135,13 +136,13 @@ impl Foreign {
         let (positions, elements) = holds.map_or((true, true), |holds| (holds.read && holds.positions, holds.atoms));
         if !positions {
             return Err(problem(format!(
-                "is a {format} file, which holds no positions that can be read; use another format"
+                "has the format {format}, which holds no positions that can be read; use another format"
             )));
         }
         match (elements, topology) {
             (false, None) => {
                 return Err(problem(format!(
-                    "is a {format} file, which holds no elements; `verlet convert` takes them from another file with \
+                    "has the format {format}, which holds no elements; `verlet convert` takes them from another file with \
                      --topology"
                 )));
             }
@@ -154,9 +155,9 @@ impl Foreign {
             Ok::<_, chemfiles::Error>((trajectory, count))
         });
         let (trajectory, count) =
-            opened.map_err(|message| problem(format!("cannot be read as a {format} file: {message}")))?;
+            opened.map_err(|message| problem(format!("cannot be read in the format {format}: {message}")))?;
         if count == 0 {
-            return Err(problem(format!("holds no structure (read as a {format} file)")));
+            return Err(problem(format!("holds no structure (read in the format {format})")));
         }
         let topology = topology.cloned();
         Ok(Foreign { trajectory, name, format, next: 0, count, cell: Cell::open(), topology })
@@ -165,7 +166,8 @@ impl Foreign {
     /// Reads and converts the next frame; the error is the end of a sentence that begins with the file.
     fn read(&mut self) -> std::result::Result<Frame, String> {
         let mut frame = chemfiles::Frame::new();
-        quietly(|| self.trajectory.read(&mut frame))?;
+        quietly(|| self.trajectory.read(&mut frame))
+            .map_err(|message| format!("it cannot be read in the format {}: {message}", self.format))?;
         // chemfiles makes a slice of a null pointer of the positions of no atoms.
         if frame.size() == 0 {
             return Err("the structure has no atoms".into());
@@ -254,7 +256,7 @@ impl Iterator for Foreign {
         let frame = self.read();
         self.next += 1;
         Some(frame.map_err(|message| {
-            let of = if self.count > 1 { format!(", frame {}", self.next - 1) } else { String::new() };
+            let of = if self.count > 1 { format!(", frame {}", self.next) } else { String::new() };
             self.next = self.count;
             Error::Structure(format!("{}{of}: {message}", self.name))
         }))
