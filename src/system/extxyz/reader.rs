@@ -124,7 +124,7 @@ impl<R: BufRead> Reader<R> {
 
     /// The number of atoms of the next frame; `None` at the end of the file.
     fn count(&mut self) -> Result<Option<usize>> {
-        if !self.to_next_frame()? {
+        if !self.seek_next_frame()? {
             if self.frames == 0 {
                 return Err(Error::Structure(format!(
                     "{} holds no frame; an XYZ file begins with the number of atoms",
@@ -147,7 +147,7 @@ impl<R: BufRead> Reader<R> {
 
     /// A frame that is followed by something else than a frame has more atoms than it says.
     fn check_end(&mut self, atoms: usize, announced: usize) -> Result<()> {
-        if !self.to_next_frame()? || self.announced().is_some() {
+        if !self.seek_next_frame()? || self.announced().is_some() {
             return Ok(());
         }
         Err(self.error(format!(
@@ -159,7 +159,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Moves to the first line of the next frame, past blank lines; false at the end of the file.
-    fn to_next_frame(&mut self) -> Result<bool> {
+    fn seek_next_frame(&mut self) -> Result<bool> {
         while !self.ahead {
             if !self.next_line()? {
                 return Ok(false);
