@@ -145,7 +145,10 @@ fn mistakes_end_with_one_sentence_and_status_2() {
     assert!(message.starts_with("error: the input file nowhere.toml cannot be read"), "{message}");
     std::fs::write(bench.path("start.xyz"), "2\n\nN 0 0 0\nN 0 0 1.1\n").unwrap();
     let message = bench.fail(&["run", "input.toml"], 2);
-    assert_eq!(message, "error: atom 1 is N, which the model model.safetensors was not trained on; it knows H, C, O\n");
+    assert_eq!(
+        message,
+        "error: start.xyz: atom 1 is N, which the model model.safetensors was not trained on; it knows H, C, O\n"
+    );
     assert!(!bench.path("runs").exists());
 }
 
