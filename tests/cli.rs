@@ -6,7 +6,6 @@ use common::bench::{Bench, stderr};
 use common::models::random_system;
 use common::run_python;
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::Command;
 use verlet::output::h5md::H5mdReader;
 use verlet::system::{Cell, System, extxyz};
@@ -222,13 +221,4 @@ fn an_interrupt_stops_cleanly() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("of 100000000, as you asked") && text.contains("verdict"), "{text}");
     assert!(H5mdReader::open(&trajectory).unwrap().frames().unwrap() > 0);
-}
-
-/// The key table of the README is the program's own.
-#[test]
-fn the_documented_keys_are_the_programs_keys() {
-    let bench = Bench::new("painn", &molecule(), INPUT);
-    let keys = bench.succeed(&["info", "--keys"]);
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    assert!(readme.contains(keys.trim()), "README.md does not hold what `verlet info --keys` prints");
 }
