@@ -1,5 +1,6 @@
 //! From an input, or a checkpoint, to a system that is ready to move. `run`, `check` and `resume` come through here.
 
+use crate::analysis::{Conservation, Limits};
 use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
 use crate::backend::cuda::{self, CudaBackend};
@@ -11,9 +12,13 @@ use crate::model::Model;
 use crate::neighbors::{NeighborList, pair_vector};
 use crate::output::RunInfo;
 use crate::output::checkpoint::{Checkpoint, Provenance};
+use crate::simulation::{self, Observer, Outcome, Schedule};
 use crate::system::{Cell, System, degrees_of_freedom, structure, velocities};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
+/// Steps between two looks at the samples; progress is shown and checkpoints become due at least this often.
+const CHUNK: u64 = 100;
 /// Å: an atom within this distance of a hydrogen can be what it is bound to.
 const LONGEST_HYDROGEN_BOND: f64 = 1.6;
 /// Å: atoms closer than this are a mistake in the structure, whatever the elements.
@@ -29,6 +34,23 @@ pub struct Prepared {
     pub model: Model,
     /// Degrees of freedom that share the kinetic energy.
     pub degrees_of_freedom: usize,
+    /// When it ends, and when it tells what.
+    pub schedule: Schedule,
+    /// What the energy is held against.
+    pub limits: Limits,
+}
+
+impl Prepared {
+    /// Moves the system to the last step of the schedule and tells `observers`, who get a frame at the intervals of all of the
+    /// input's trajectories. Writes no files but theirs.
+    ///
+    /// # Errors
+    /// As [`simulation::run`].
+    pub fn run(&mut self, observers: &mut [&mut dyn Observer]) -> Result<Outcome> {
+        let conservation = Conservation::new(self.info.system.len(), self.degrees_of_freedom);
+        let (schedule, never) = (self.schedule.clone(), AtomicBool::new(false));
+        simulation::run(self.backend.as_mut(), schedule, conservation, self.limits, observers, &never)
+    }
 }
 
 /// Loads what the input names and computes the first energy and forces.
@@ -42,9 +64,29 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
         Error::Structure(problem) => Error::Structure(format!("{file}: {problem}")),
         other => other,
     };
-    let mut system = system(config)?;
-    model.check_elements(&system.atomic_numbers).map_err(in_file)?;
-    check_contacts(&system).map_err(in_file)?;
+    let system = system(config)?;
+    check(&model, &system).map_err(in_file)?;
+    place(config, model, system)
+}
+
+/// As [`prepare`], for a model and a system that come from code: `config.model` and `config.system` are not looked at, and
+/// velocities from the file are the system's own. Without an input, begin with [`RunConfig::default`].
+///
+/// # Errors
+/// An element that the model does not know, atoms on top of each other, missing velocities.
+pub fn prepare_system(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
+    check(&model, &system)?;
+    place(config, model, system)
+}
+
+/// Elements that the model knows, and atoms that are apart.
+fn check(model: &Model, system: &System) -> Result<()> {
+    model.check_elements(&system.atomic_numbers)?;
+    check_contacts(system)
+}
+
+/// Gives a checked system its velocities and its backend.
+fn place(config: &RunConfig, model: Model, mut system: System) -> Result<Prepared> {
     set_velocities(config, &mut system)?;
     ready(config, model, system)
 }
@@ -124,9 +166,22 @@ fn ready(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
             system: system.clone(),
         },
         degrees_of_freedom: degrees_of_freedom(system.len(), dynamics.remove_centre_of_mass),
+        schedule: schedule(config),
+        limits: config.limits,
         backend,
         model,
     })
+}
+
+/// With frames for every trajectory that the input asks for.
+fn schedule(config: &RunConfig) -> Schedule {
+    let extra = config.output.extra.iter().map(|output| output.options.interval);
+    Schedule {
+        steps: config.dynamics.steps,
+        frame_intervals: extra.chain([config.output.trajectory_interval]).collect(),
+        checkpoint_interval: config.output.checkpoint_interval,
+        chunk: CHUNK,
+    }
 }
 
 /// The backend that the input asks for. Left to choose, it takes the GPU where there is one that can do what is asked,
@@ -349,9 +404,10 @@ fn set_velocities(config: &RunConfig, system: &mut System) -> Result<()> {
         }
         InitialVelocities::File => {
             let mut found = system.velocities.take().ok_or_else(|| {
+                let file = &config.system.structure;
+                let source = if file.as_os_str().is_empty() { "the system".into() } else { file.display().to_string() };
                 Error::Structure(format!(
-                    "dynamics.velocities = \"file\", but {} has no velocities; use \"maxwell-boltzmann\" or \"zero\"",
-                    config.system.structure.display()
+                    "dynamics.velocities = \"file\", but {source} has no velocities; use \"maxwell-boltzmann\" or \"zero\""
                 ))
             })?;
             if dynamics.remove_centre_of_mass {

@@ -6,7 +6,6 @@ use common::bench::{Bench, stderr};
 use common::models::random_system;
 use common::run_python;
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::Command;
 use verlet::output::h5md::H5mdReader;
 use verlet::system::{Cell, System, extxyz};
@@ -117,7 +116,7 @@ fn hydrogen_mass_repartitioning_keeps_the_total_mass() {
     let total: f64 = water.masses.iter().sum();
     let bench = Bench::new("painn", &water, INPUT);
     let config = |mass: &str| {
-        verlet::config::RunConfig::load(&bench.path("input.toml"), &[format!("system.hydrogen_mass={mass}")]).unwrap()
+        verlet::config::RunConfig::load(bench.path("input.toml"), &[format!("system.hydrogen_mass={mass}")]).unwrap()
     };
     let masses = verlet::setup::prepare(&config("3")).unwrap().info.system.masses;
     assert_eq!((masses[1], masses[2]), (3.0, 3.0));
@@ -181,7 +180,7 @@ fn evaluate_writes_what_the_library_computes() {
     bench.succeed(&arguments);
     let frames: Vec<_> = extxyz::Reader::open(&bench.path("out.xyz")).unwrap().map(Result::unwrap).collect();
     assert_eq!(frames.len(), 4);
-    let model = verlet::model::Model::load(&bench.path("model.safetensors")).unwrap();
+    let model = verlet::model::Model::load(bench.path("model.safetensors")).unwrap();
     for (frame, system) in frames.iter().zip(systems.iter().chain([&systems[1]])) {
         use verlet::backend::cpu::{Filters, NetworkPotential, Potential};
         let mut out = verlet::backend::Evaluation::default();
@@ -225,13 +224,4 @@ fn an_interrupt_stops_cleanly() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("of 100000000, as you asked") && text.contains("verdict"), "{text}");
     assert!(H5mdReader::open(&trajectory).unwrap().frames().unwrap() > 0);
-}
-
-/// The key table of the README is the program's own.
-#[test]
-fn the_documented_keys_are_the_programs_keys() {
-    let bench = Bench::new("painn", &molecule(), INPUT);
-    let keys = bench.succeed(&["info", "--keys"]);
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    assert!(readme.contains(keys.trim()), "README.md does not hold what `verlet info --keys` prints");
 }

@@ -1,6 +1,5 @@
 //! What `run` and `resume` do once everything is ready.
 
-use super::outputs;
 use crate::analysis::Conservation;
 use crate::config::RunConfig;
 use crate::error::{Error, Result, reason};
@@ -8,14 +7,11 @@ use crate::output::folder::RunFolder;
 use crate::output::progress::Progress;
 use crate::output::record::Record;
 use crate::setup::Prepared;
-use crate::simulation::{self, Outcome, Schedule};
+use crate::simulation::{self, Outcome};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-
-/// Steps between two looks at the samples; progress is shown and checkpoints become due at least this often.
-const CHUNK: u64 = 100;
 
 /// Moves the system to the last step, or until it is stopped, and tells what came out.
 pub(super) fn execute(
@@ -29,19 +25,13 @@ pub(super) fn execute(
     let first = prepared.backend.step();
     let mut progress =
         Progress::new(first, dynamics.steps, dynamics.timestep, prepared.info.system.len(), conservation.first());
-    let schedule = Schedule {
-        steps: dynamics.steps,
-        frame_intervals: outputs::frame_intervals(config),
-        checkpoint_interval: config.output.checkpoint_interval,
-        chunk: CHUNK,
-    };
     let stop = stop_flag()?;
     let begun = Instant::now();
     let outcome = simulation::run(
         prepared.backend.as_mut(),
-        schedule,
+        prepared.schedule.clone(),
         conservation,
-        config.limits,
+        prepared.limits,
         &mut [&mut record, &mut progress],
         &stop,
     );

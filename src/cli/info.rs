@@ -129,7 +129,7 @@ fn key_table() -> String {
             section = Some(key.section);
             let title =
                 if key.section.is_empty() { "Top of the file".into() } else { format!("`{}`", header(key.section)) };
-            text.push_str(&format!("\n{title}\n\n| key | value | default | meaning |\n|---|---|---|---|\n"));
+            text.push_str(&format!("\n## {title}\n\n| key | value | default | meaning |\n|---|---|---|---|\n"));
         }
         text.push_str(&format!("| `{}` | {} | {} | {} |\n", key.name, key.kind.describe(), key.default, key.meaning));
     }

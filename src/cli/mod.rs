@@ -14,7 +14,7 @@ use crate::config::RunConfig;
 use crate::error::{Error, Result, reason};
 use crate::model::Model;
 use crate::setup::Prepared;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use signal_hook::consts::SIGXFSZ;
 use signal_hook::flag;
 use std::io::{ErrorKind, Write};
@@ -82,6 +82,11 @@ impl InputArguments {
         }
         Ok(config)
     }
+}
+
+/// The command line, as clap describes it: for documents and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the program; the error chain is printed here and nowhere else.

@@ -205,12 +205,28 @@ pub struct ExtraOutput {
     pub place: String,
 }
 
+/// For runs from code: the defaults of the input file, no steps, and the system's own velocities. No file and no text stand
+/// behind it, so nobody can resume such a run from its checkpoints.
+impl Default for RunConfig {
+    fn default() -> Self {
+        const LEAST: &str = r#"
+            system.structure = "none"
+            model.file = "none"
+            dynamics = { steps = 0, velocities = "file" }
+        "#;
+        let mut config = Self::parse(Path::new(""), LEAST, &[]).expect("the input has every key that is required");
+        (config.text, config.model, config.system.structure) = Default::default();
+        config
+    }
+}
+
 impl RunConfig {
     /// Reads and checks an input file. `overrides` are `section.key=value` from the command line and win.
     ///
     /// # Errors
     /// [`Error::Input`] with file, line, key, the value found and what would be accepted.
-    pub fn load(file: &Path, overrides: &[String]) -> Result<Self> {
+    pub fn load(file: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
+        let file = file.as_ref();
         let text = read(file)?;
         Self::parse(file, &text, overrides)
     }

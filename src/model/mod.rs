@@ -88,8 +88,8 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Model`], naming the file and the tensor or entry at fault.
-    pub fn load(path: &Path) -> Result<Self> {
-        loader::load(path)
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        loader::load(path.as_ref())
     }
 
     /// F, the number of scalar features an atom.

@@ -26,7 +26,7 @@ use std::path::Path;
 ///
 /// ```no_run
 /// # fn main() -> verlet::Result<()> {
-/// let ice = verlet::system::structure::read_structure("ice.cif".as_ref(), 0)?;
+/// let ice = verlet::system::structure::read_structure("ice.cif", 0)?;
 /// println!("{} in {:.1} Å³", ice.formula(), ice.cell.volume());
 /// # Ok(())
 /// # }
@@ -35,7 +35,8 @@ use std::path::Path;
 /// # Errors
 /// [`Error::Structure`] when the file cannot be read, its format is unknown, an atom has no element, or it has fewer
 /// frames.
-pub fn read_structure(path: &Path, frame: usize) -> Result<System> {
+pub fn read_structure(path: impl AsRef<Path>, frame: usize) -> Result<System> {
+    let path = path.as_ref();
     let mut count = 0;
     for read in read_frames(path)? {
         let read = read?;
