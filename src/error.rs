@@ -60,3 +60,8 @@ pub(crate) fn advice(kind: std::io::ErrorKind) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// A number for a message: three decimals where they say enough, else powers of ten.
+pub(crate) fn short(x: f64) -> String {
+    if x == 0.0 || (0.001..1e6).contains(&x.abs()) { format!("{x:.3}") } else { format!("{x:.2e}") }
+}

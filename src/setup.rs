@@ -6,7 +6,7 @@ use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
 use crate::backend::cuda::{self, CudaBackend};
 use crate::config::{Device, InitialVelocities, MassTarget, Precision, RunConfig};
 use crate::elements;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result, reason, short};
 use crate::integrate::Integrator;
 use crate::model::Model;
 use crate::neighbors::{NeighborList, pair_vector};
@@ -261,7 +261,11 @@ fn cpu<T: Real>(
 /// The structure with everything that the input changes about it.
 fn system(config: &RunConfig) -> Result<System> {
     let wanted = &config.system;
-    let mut system = structure::read_structure(&wanted.structure, wanted.frame)?;
+    let mut system =
+        structure::read_structure(&wanted.structure, wanted.frame).map_err(|error| match wanted.frame {
+            0 => error,
+            _ => Error::Structure(format!("{}: {error}", config.what("system.frame"))),
+        })?;
     let file = wanted.structure.display();
     let in_file = |error: Error| Error::Structure(format!("{file}: {error}"));
     match (&wanted.cell, wanted.periodic) {
@@ -269,7 +273,8 @@ fn system(config: &RunConfig) -> Result<System> {
         (None, Some(periodic)) => {
             if periodic.contains(&true) && !system.cell.is_periodic() && system.cell == Cell::open() {
                 return Err(Error::Structure(format!(
-                    "{file} has no cell, so system.pbc has nothing to repeat; give system.cell"
+                    "{} has nothing to repeat, because {file} has no cell; give system.cell",
+                    config.what("system.pbc")
                 )));
             }
             system.cell = Cell::new(*system.cell.vectors(), periodic).map_err(in_file)?;
@@ -277,7 +282,7 @@ fn system(config: &RunConfig) -> Result<System> {
         (None, None) => {}
     }
     check_cell(&system.cell).map_err(|problem| match &wanted.cell {
-        Some(_) => Error::Structure(format!("system.cell: {problem}")),
+        Some(_) => Error::Structure(format!("{}: {problem}", config.what("system.cell"))),
         None => Error::Structure(format!("{file}: {problem}")),
     })?;
     for change in &wanted.masses {
@@ -299,7 +304,9 @@ fn system(config: &RunConfig) -> Result<System> {
         }
     }
     if let Some(mass) = wanted.hydrogen_mass {
-        repartition(&mut system, mass).map_err(in_file)?;
+        repartition(&mut system, mass).map_err(|problem| {
+            Error::Structure(format!("{} {problem} of {file}", config.what("system.hydrogen_mass")))
+        })?;
     }
     if let Some(atom) = system.masses.iter().position(|&mass| mass <= 0.0) {
         let symbol = elements::symbol(system.atomic_numbers[atom]);
@@ -308,7 +315,8 @@ fn system(config: &RunConfig) -> Result<System> {
             atom + 1
         )));
     }
-    system.replicated(wanted.replicate).map_err(in_file)
+    let replicate = config.what("system.replicate");
+    system.replicated(wanted.replicate).map_err(|error| Error::Structure(format!("{replicate}: {error}")))
 }
 
 /// Refuses a cell so thin that every atom sits on its own image, and a left-handed one.
@@ -316,7 +324,7 @@ fn check_cell(cell: &Cell) -> std::result::Result<(), String> {
     if let Some(k) = (0..3).find(|&k| cell.periodic()[k] && cell.heights()[k] < CLOSEST_CONTACT) {
         return Err(format!(
             "the cell is {} Å thick along {}, thinner than any atom ({CLOSEST_CONTACT} Å); check its edges, which are in Å",
-            significant(cell.heights()[k]),
+            short(cell.heights()[k]),
             ["a", "b", "c"][k]
         ));
     }
@@ -329,15 +337,12 @@ fn check_cell(cell: &Cell) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// A number for a message: three decimals where they say enough.
-fn significant(x: f64) -> String {
-    if (0.001..1e6).contains(&x.abs()) || x == 0.0 { format!("{x:.3}") } else { format!("{x:.2e}") }
-}
-
 /// Gives every hydrogen the mass `mass` and takes the difference from the heavy atom nearest to it (Feenstra, Hess &
-/// Berendsen, J. Comput. Chem. 20, 786, 1999).
-fn repartition(system: &mut System, mass: f64) -> Result<()> {
-    let list = NeighborList::build(&system.positions, &system.cell, LONGEST_HYDROGEN_BOND)?;
+/// Berendsen, J. Comput. Chem. 20, 786, 1999). The error is the middle of a sentence, up to an atom of a file.
+fn repartition(system: &mut System, mass: f64) -> std::result::Result<(), String> {
+    let list = NeighborList::build(&system.positions, &system.cell, LONGEST_HYDROGEN_BOND)
+        .map_err(|error| format!("finds no bonds, {error}, in the atoms"))?;
+    let name = |atom: usize, z: u8| format!("atom {} ({})", atom + 1, elements::symbol(z));
     for atom in 0..system.len() {
         if system.atomic_numbers[atom] != 1 {
             continue;
@@ -353,23 +358,22 @@ fn repartition(system: &mut System, mass: f64) -> Result<()> {
             })
             .min_by(|a, b| a.0.total_cmp(&b.0));
         let Some((_, heavy)) = heavy else {
-            return Err(Error::Structure(format!(
-                "system.hydrogen_mass: atom {} (H) has no heavy atom within {LONGEST_HYDROGEN_BOND} Å to take mass from",
-                atom + 1
-            )));
+            return Err(format!(
+                "needs a heavy atom within {LONGEST_HYDROGEN_BOND} Å of every hydrogen to take mass from, which there is not \
+                 at {}",
+                name(atom, 1)
+            ));
         };
         system.masses[heavy] -= mass - system.masses[atom];
         system.masses[atom] = mass;
     }
     match system.masses.iter().position(|&m| m <= 0.0) {
         None => Ok(()),
-        Some(atom) => Err(Error::Structure(format!(
-            "system.hydrogen_mass = {} u leaves atom {} ({}) with {} u; use a smaller mass",
-            significant(mass),
-            atom + 1,
-            elements::symbol(system.atomic_numbers[atom]),
-            significant(system.masses[atom])
-        ))),
+        Some(atom) => Err(format!(
+            "is too large: it leaves {} u for {}",
+            short(system.masses[atom]),
+            name(atom, system.atomic_numbers[atom])
+        )),
     }
 }
 
@@ -407,7 +411,8 @@ fn set_velocities(config: &RunConfig, system: &mut System) -> Result<()> {
                 let file = &config.system.structure;
                 let source = if file.as_os_str().is_empty() { "the system".into() } else { file.display().to_string() };
                 Error::Structure(format!(
-                    "dynamics.velocities = \"file\", but {source} has no velocities; use \"maxwell-boltzmann\" or \"zero\""
+                    "{}, but {source} has no velocities; use \"maxwell-boltzmann\" or \"zero\"",
+                    config.what("dynamics.velocities")
                 ))
             })?;
             if dynamics.remove_centre_of_mass {

@@ -393,7 +393,7 @@ fn what_cannot_be_resumed_is_refused_in_one_sentence() {
     assert!(message.contains(&hash) && message.lines().count() == 1, "{message}");
     std::fs::remove_file(bench.path("out/trajectory.h5md")).unwrap();
     let message = bench.fail(&["resume", "out", "--steps", "16"], 1);
-    assert!(message.contains("cannot be resumed: out/trajectory.h5md is missing; put it back"), "{message}");
+    assert!(message.contains("cannot be resumed: out/trajectory.h5md is missing, or empty"), "{message}");
 }
 
 /// The checkpoint before the explosion stays, and the message says where it is.

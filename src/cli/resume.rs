@@ -90,11 +90,12 @@ fn last_usable(folder: &RunFolder) -> Result<(Checkpoint, bool)> {
         )));
     }
     let refused = |reason: String| Error::Output(format!("the run in {name} cannot be resumed: {reason}"));
-    if !folder.trajectory().exists() {
-        return Err(refused(format!("{} is missing; put it back", folder.trajectory().display())));
+    let trajectory = folder.trajectory();
+    if std::fs::metadata(&trajectory).map_or(0, |metadata| metadata.len()) == 0 {
+        return Err(refused(format!("{} is missing, or empty; put it back", trajectory.display())));
     }
     // A trajectory that cannot be repaired now, because somebody reads it, is no reason to go further back.
-    h5md::repair(&folder.trajectory())?;
+    h5md::repair(&trajectory)?;
     let unusable = match usable(folder, &checkpoints.current()) {
         Ok(checkpoint) => return Ok((checkpoint, true)),
         Err(error) => error,

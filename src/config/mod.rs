@@ -16,6 +16,7 @@ use crate::units::Dimension;
 use nalgebra::Matrix3;
 use node::Value;
 use reader::Reader;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ pub struct RunConfig {
     pub output: OutputConfig,
     /// What passes.
     pub limits: Limits,
+    /// What stands where, by the full name of the key: see [`RunConfig::what`].
+    given: BTreeMap<String, String>,
 }
 
 /// Where the system comes from and what is changed about it.
@@ -258,6 +261,7 @@ impl RunConfig {
         let timestep = dynamics.timestep;
         let words = |section: &str, name: &str| Ok::<_, Error>(reader.text(section, name)?.map(|found| found.value));
         Ok(RunConfig {
+            given: reader.given(),
             file: file.to_path_buf(),
             text: text.to_string(),
             overrides: overrides.to_vec(),
@@ -274,6 +278,11 @@ impl RunConfig {
                 excursion: reader.quantity("verdict", "max_excursion")?.map_or(0.01, |found| found.value),
             },
         })
+    }
+
+    /// The beginning of a complaint about a key: file, line, key and value where it was given, else the key alone.
+    pub fn what<'a>(&'a self, key: &'a str) -> &'a str {
+        self.given.get(key).map_or(key, String::as_str)
     }
 
     /// The input as it is kept with the results: its text, with the command line's changes as comments at the end.

@@ -128,7 +128,7 @@ impl System {
         for k in 0..3 {
             if copies[k] == 0 || (copies[k] > 1 && !self.cell.periodic()[k]) {
                 return Err(Error::Structure(format!(
-                    "replicate asks for {} copies along {}, which needs {}",
+                    "there cannot be {} copies along {}: that needs {}",
                     copies[k],
                     ["a", "b", "c"][k],
                     if copies[k] == 0 { "at least 1" } else { "a cell that is periodic there" }
@@ -142,7 +142,7 @@ impl System {
             memory::check(atoms * BYTES_AN_ATOM)
         };
         fits.map_err(|problem| {
-            Error::Structure(format!("replicate = {copies:?} makes {atoms:.3e} atoms: {problem}; use fewer copies"))
+            Error::Structure(format!("there cannot be {atoms:.3e} atoms: {problem}; use fewer copies"))
         })?;
         let mut result = System {
             atomic_numbers: Vec::new(),

@@ -3,7 +3,7 @@
 use super::Potential;
 use crate::backend::{Backend, Evaluation, State};
 use crate::elements;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 use crate::integrate::Integrator;
 use crate::output::{Frame, Sample};
 use crate::system::{System, kinetic_energy, temperature};
@@ -84,7 +84,7 @@ impl<P: Potential> CpuBackend<P> {
             if self.step == 0 {
                 return error;
             }
-            self.exploded(&format!("the energy before was {before:.6e} eV, and now {error}"))
+            self.exploded(&format!("the energy before was {} eV, and now {error}", short(before)))
         })?;
         if self.evaluation.energy.is_finite() {
             return Ok(());
@@ -130,10 +130,10 @@ impl<P: Potential> CpuBackend<P> {
             return Ok(());
         };
         Err(self.exploded(&format!(
-            "the energy {tense} {:.6e} eV, and atom {} would move {:.1} Å in one step",
-            self.evaluation.energy,
+            "the energy {tense} {} eV, and atom {} would move {} Å in one step",
+            short(self.evaluation.energy),
             self.name(atom),
-            self.velocities[atom].norm() * self.integrator.timestep()
+            short(self.velocities[atom].norm() * self.integrator.timestep())
         )))
     }
 

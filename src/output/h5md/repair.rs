@@ -38,8 +38,8 @@ pub struct Repair {
 /// run's folder: to repair a file that is being written ruins it.
 ///
 /// # Errors
-/// [`Error::Output`] when the file is not one of our trajectories, its run was killed before it began, it has been cut
-/// short, or another program has it open. The file is then as it was.
+/// [`Error::Output`] when the file is not one of our trajectories, its run was killed before it began, so much of it is
+/// missing that no frame can be found, or another program has it open. The file is then as it was.
 pub fn repair(path: &Path) -> Result<Repair> {
     let name = path.display();
     let head = Head::read(path)?;
@@ -48,7 +48,6 @@ pub fn repair(path: &Path) -> Result<Repair> {
             "{name} is empty, so there is nothing to repair; if its run was killed before it began, remove it"
         )));
     }
-    head.check(path)?;
     let marked = match File::open(path) {
         Ok(_) => false,
         Err(error) if error.contains_minor(MinorErrorCode::NotHdf5) => {
@@ -75,16 +74,19 @@ fn cut_to_whole_rows(path: &Path, head: &Head, marked: bool) -> Result<Repair> {
     let failed = |error: hdf5::Error| fault(path, "cannot be repaired", &error);
     let growing = |file: &File| {
         Growing::of(file).map_err(|_| {
-            Error::Output(if marked {
-                format!("{name} is not whole: its run was killed before the first frame, or it is cut short; remove it")
-            } else {
-                format!("{name} is not a trajectory that verlet wrote")
+            Error::Output(match head.shortage() {
+                Some(shortage) => format!("{name} {shortage}, too few to save a frame; copy it again"),
+                None if marked => format!("{name} is not whole: its run was killed before the first frame; remove it"),
+                None => format!("{name} is not a trajectory that verlet wrote"),
             })
         })
     };
     let file = File::open(path).map_err(failed)?;
     let lengths = growing(&file)?.lengths(head.length).map_err(|error| {
-        Error::Output(format!("{name} is damaged or cut short, so its frames cannot be found: {error}; copy it again"))
+        Error::Output(match head.shortage() {
+            Some(shortage) => format!("{name} {shortage}, too few to save a frame; copy it again"),
+            None => format!("{name} is damaged, so its frames cannot be found: {error}; copy it again"),
+        })
     })?;
     drop(file);
     let [frames, rows] = lengths.each_ref().map(|lengths| lengths.iter().copied().min().unwrap_or(0));

@@ -38,29 +38,34 @@ impl Head {
         read().map_err(|error| Error::Output(format!("{} cannot be read: {}", path.display(), reason(&error))))
     }
 
-    /// Refuses a file that was closed and has been cut short since. While a file is being written its head says less than
-    /// there is.
+    /// Refuses a file that is shorter than its head says, to those who only read it.
     ///
     /// # Errors
     /// [`Error::Output`] that says how much is there.
     pub fn check(&self, path: &Path) -> Result<()> {
-        let Some((flags, end)) = self.flags_and_end() else { return Ok(()) };
-        if flags != 0 || self.length >= end {
-            return Ok(());
+        match self.shortage() {
+            None => Ok(()),
+            Some(shortage) => Err(Error::Output(format!(
+                "{name} {shortage}; copy it again from where it was written, or save what is there with `verlet repair {name}`",
+                name = path.display()
+            ))),
         }
-        Err(Error::Output(format!(
-            "{} is cut short: it holds {} of its {end} bytes; copy it again from where it was written",
-            path.display(),
-            self.length
-        )))
     }
 
-    fn flags_and_end(&self) -> Option<(u8, u64)> {
+    /// The end of a sentence about a file that has been cut short, or could not be closed on a full disk. A file that is
+    /// being written is longer than its head says.
+    pub fn shortage(&self) -> Option<String> {
+        let end = self.end().filter(|&end| self.length < end)?;
+        Some(format!("is cut short: it holds {} of its {end} bytes", self.length))
+    }
+
+    /// Where the file ends according to its head.
+    fn end(&self) -> Option<u64> {
         let known = self.bytes.len() == SUPERBLOCK
             && self.bytes.starts_with(SIGNATURE)
             && matches!(self.bytes[8], 2 | 3)
             && self.bytes[9] == 8;
-        known.then(|| (self.bytes[11], u64::from_le_bytes(std::array::from_fn(|k| self.bytes[28 + k]))))
+        known.then(|| u64::from_le_bytes(std::array::from_fn(|k| self.bytes[28 + k])))
     }
 
     /// Puts the head and the length back: all that an attempt to repair a file changes about it.

@@ -14,7 +14,6 @@ use rustix::io::Errno;
 use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 use std::fs::OpenOptions;
-use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -95,7 +94,7 @@ impl Binary {
         let end = length + self.frame_bytes;
         let largest = getrlimit(Resource::Fsize).current;
         if largest.is_some_and(|largest| end + GROWTH * page_size() as u64 > largest) {
-            return Err(ErrorKind::FileTooLarge.into());
+            return Err(Errno::FBIG.into());
         }
         let begin = self.reserved.clamp(0, length);
         match fallocate(&file, FallocateFlags::KEEP_SIZE, begin, end - begin) {

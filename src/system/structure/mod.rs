@@ -19,7 +19,7 @@ use crate::error::{Error, Result, reason};
 use crate::units::{AKMA, FS_PER_PS};
 use nalgebra::{Matrix3, Vector3};
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 /// Reads one frame of a structure file; frame 0 is the first.
@@ -114,6 +114,8 @@ struct Foreign {
     format: String,
     next: usize,
     count: usize,
+    /// How many frames the file's head says there are, where it says it.
+    announced: Option<usize>,
     /// The cell of the frame before.
     cell: Cell,
     /// Where elements and masses are from when the file has none.
@@ -161,7 +163,8 @@ impl Foreign {
             return Err(problem(format!("holds no structure (read in the format {format})")));
         }
         let topology = topology.cloned();
-        Ok(Foreign { trajectory, name, format, next: 0, count, cell: Cell::open(), topology })
+        let announced = if format == "DCD" { dcd_frames(path) } else { None };
+        Ok(Foreign { trajectory, name, format, next: 0, count, announced, cell: Cell::open(), topology })
     }
 
     /// Reads and converts the next frame; the error is the end of a sentence that begins with the file.
@@ -252,7 +255,13 @@ impl Iterator for Foreign {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next >= self.count {
-            return None;
+            // chemfiles counts the frames that are there; that some are not must not stay unsaid.
+            let announced = self.announced.take().filter(|&announced| announced > self.count)?;
+            return Some(Err(Error::Structure(format!(
+                "{} is cut short: its head announces {announced} frames, and it holds {}; copy it again, or read those frames \
+                 only",
+                self.name, self.count
+            ))));
         }
         let frame = self.read();
         self.next += 1;
@@ -276,6 +285,9 @@ fn lammps_time_unit(frame: &chemfiles::Frame) -> Option<f64> {
 /// The cell of a frame: periodic along every edge that has a length.
 fn cell(frame: &chemfiles::Frame, format: &str) -> std::result::Result<Cell, String> {
     let matrix = frame.cell().matrix();
+    if matrix.iter().flatten().any(|x| !x.is_finite()) {
+        return Err("the lengths and angles of its cell close no cell; correct them".into());
+    }
     // The edges are chemfiles' columns.
     let mut edges = Matrix3::from_fn(|edge, axis| matrix[axis][edge]);
     for mut edge in edges.row_iter_mut() {
@@ -300,6 +312,20 @@ fn cell(frame: &chemfiles::Frame, format: &str) -> std::result::Result<Cell, Str
 /// How far tilts reach beyond the upright box, to both sides.
 pub(crate) fn tilt_range(tilts: &[f64]) -> [f64; 2] {
     [tilts.iter().copied().fold(0.0, f64::min), tilts.iter().copied().fold(0.0, f64::max)]
+}
+
+/// The number of frames in the head of a DCD file, in whichever byte order it was written: behind the length of the first
+/// record (84) and "CORD".
+fn dcd_frames(path: &Path) -> Option<usize> {
+    let mut head = [0; 12];
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).ok()?;
+    let number = |at: usize| std::array::from_fn(|k| head[at + k]);
+    let frames = match (u32::from_le_bytes(number(0)), u32::from_be_bytes(number(0))) {
+        (84, _) => u32::from_le_bytes(number(8)),
+        (_, 84) => u32::from_be_bytes(number(8)),
+        _ => return None,
+    };
+    usize::try_from(frames).ok()
 }
 
 /// Extensions of the formats that can be read, for a message.
