@@ -5,17 +5,24 @@ DEMO := runs/demo
 # Left in the demo's folder: only a folder that a demo made is ever removed.
 DEMO_MARK := $(DEMO)/.made-by-make-demo
 
+# Where cargo puts the binary.
+ENGINE := $(or $(CARGO_TARGET_DIR),target)/release/verlet
+# What `make validate` judges: make validate BACKEND=cuda.
+BACKEND ?= cpu
+
 export VERLET_TEST_PYTHON ?= $(CURDIR)/.tools/test-venv/bin/python
 
-.PHONY: help setup setup-tests build demo test check clean
+.PHONY: help setup setup-tests build demo test check validate docs clean
 
 help:
-	@echo 'make demo    build the engine and run a short simulation of ethanol into $(DEMO)'
-	@echo 'make build   build the engine: target/release/verlet'
-	@echo 'make test    run every test'
-	@echo 'make check   formatting, lints and documentation, with warnings as errors'
-	@echo 'make setup   install what the build needs (the targets above do this first)'
-	@echo 'make clean   remove what was built (CMake and the Python environment in .tools stay)'
+	@echo 'make demo     build the engine and run a short simulation of ethanol into $(DEMO)'
+	@echo 'make build    build the engine: target/release/verlet'
+	@echo 'make test     run every test'
+	@echo 'make check    formatting, lints and documentation, with warnings as errors'
+	@echo 'make validate judge the physics of the engine and write a dated page into validation/results'
+	@echo 'make docs     the user guide as web pages: target/guide/index.html'
+	@echo 'make setup    install what the build needs (the targets above do this first)'
+	@echo 'make clean    remove what was built (CMake and the Python environment in .tools stay)'
 
 setup:
 	@scripts/setup
@@ -41,6 +48,14 @@ check: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+
+validate: build
+	@scripts/setup --validation
+	.tools/validation-venv/bin/python validation/validate.py --engine $(ENGINE) --backend $(BACKEND)
+
+docs:
+	@scripts/setup --docs
+	.tools/bin/mdbook build docs
 
 clean:
 	$(CARGO) clean

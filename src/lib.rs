@@ -3,25 +3,22 @@
 //! The library does everything that the program `verlet` does. Energy and forces of a molecule:
 //!
 //! ```
-//! use verlet::backend::Evaluation;
-//! use verlet::backend::cpu::{Filters, NetworkPotential, Potential};
 //! use verlet::model::Model;
 //! use verlet::system::structure::read_structure;
 //!
 //! # fn main() -> verlet::Result<()> {
-//! let model = Model::load("inputs/models/ethanol-water-v1.safetensors".as_ref())?;
-//! let ethanol = read_structure("inputs/structures/ethanol.xyz".as_ref(), 0)?;
-//! let mut potential = NetworkPotential::<f32>::new(&model, &ethanol.atomic_numbers, 0.0, Filters::Table)?;
-//! let mut result = Evaluation::default();
-//! potential.evaluate(&ethanol.positions, &ethanol.cell, &mut result)?;
+//! let model = Model::load("inputs/models/ethanol-water-v1.safetensors")?;
+//! let ethanol = read_structure("inputs/structures/ethanol.xyz", 0)?;
+//! let result = verlet::backend::evaluate(&model, &ethanol)?;
 //! println!("{}: {:.4} eV", ethanol.formula(), result.energy);
 //! assert_eq!(result.forces.len(), ethanol.len());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Units inside are Å, fs, u, eV and K. [`config`] reads an input file, [`setup`] turns it into a [`backend::Backend`],
-//! [`simulation`] moves it and tells its observers.
+//! Units inside are Å, fs, u, eV and K. [`config`] reads an input file, [`setup`] turns it into a run,
+//! [`simulation`] moves it and tells its observers. The repository's `examples` are whole programs: a run from code, an
+//! observer of one's own.
 
 #![warn(missing_docs)]
 
@@ -32,6 +29,7 @@ pub mod config;
 pub mod elements;
 pub mod error;
 pub mod integrate;
+mod memory;
 pub mod model;
 pub mod neighbors;
 pub mod output;
@@ -41,3 +39,10 @@ pub mod system;
 pub mod units;
 
 pub use error::{Error, Result};
+/// The vectors in this library's types.
+pub use nalgebra;
+
+/// The guide's Rust must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/src/library.md")]
+struct Guide;

@@ -4,9 +4,13 @@
 //! it through [`Backend`], which is coarse on purpose: many steps a call is what lets a GPU stay inside one graph.
 
 pub mod cpu;
+pub mod cuda;
 
 use crate::error::Result;
+use crate::model::Model;
 use crate::output::{Frame, Sample};
+use crate::system::System;
+use cpu::{Filters, NetworkPotential, Potential};
 use nalgebra::{Matrix3, Vector3};
 use std::sync::atomic::AtomicBool;
 
@@ -22,6 +26,21 @@ pub struct Evaluation {
     /// ∂E/∂ε under r → r (1 + ε) of positions and cell, eV: element (a, b) is Σ r_a ∂E/∂r_b over all pair vectors.
     /// Divided by the volume it is the stress.
     pub strain_derivative: Matrix3<f64>,
+}
+
+/// Energy and forces of a system as a run computes them: the network in float32 on the CPU, filters from the table.
+///
+/// For many evaluations of the same atoms keep a [`NetworkPotential`], for a reference take one in
+/// float64 with direct filters.
+///
+/// # Errors
+/// [`Error::Structure`](crate::Error::Structure) when the model does not know an element.
+pub fn evaluate(model: &Model, system: &System) -> Result<Evaluation> {
+    model.check_elements(&system.atomic_numbers)?;
+    let mut potential = NetworkPotential::<f32>::new(model, &system.atomic_numbers, 0.0, Filters::Table)?;
+    let mut evaluation = Evaluation::default();
+    potential.evaluate(&system.positions, &system.cell, &mut evaluation)?;
+    Ok(evaluation)
 }
 
 /// Everything that decides how a trajectory goes on: what a checkpoint holds, and the same on every backend.

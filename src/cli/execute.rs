@@ -1,21 +1,17 @@
 //! What `run` and `resume` do once everything is ready.
 
-use super::outputs;
 use crate::analysis::Conservation;
 use crate::config::RunConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::output::folder::RunFolder;
 use crate::output::progress::Progress;
 use crate::output::record::Record;
 use crate::setup::Prepared;
-use crate::simulation::{self, Outcome, Schedule};
+use crate::simulation::{self, Outcome};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-
-/// Steps between two looks at the samples; progress is shown and checkpoints become due at least this often.
-const CHUNK: u64 = 100;
 
 /// Moves the system to the last step, or until it is stopped, and tells what came out.
 pub(super) fn execute(
@@ -29,19 +25,13 @@ pub(super) fn execute(
     let first = prepared.backend.step();
     let mut progress =
         Progress::new(first, dynamics.steps, dynamics.timestep, prepared.info.system.len(), conservation.first());
-    let schedule = Schedule {
-        steps: dynamics.steps,
-        frame_intervals: outputs::frame_intervals(config),
-        checkpoint_interval: config.output.checkpoint_interval,
-        chunk: CHUNK,
-    };
     let stop = stop_flag()?;
     let begun = Instant::now();
     let outcome = simulation::run(
         prepared.backend.as_mut(),
-        schedule,
+        prepared.schedule.clone(),
         conservation,
-        config.limits,
+        prepared.limits,
         &mut [&mut record, &mut progress],
         &stop,
     );
@@ -51,12 +41,14 @@ pub(super) fn execute(
         Error::Output(reason) => Error::Output(format!("{reason}; {}", record.last_good())),
         other => other,
     })?;
-    print!("{}", summary(config, &outcome, first, begun.elapsed()));
+    let mut report = summary(config, &outcome, first, begun.elapsed());
     if outcome.interrupted {
-        println!("go on with it      verlet resume {}", folder.path().display());
+        report.push_str(&format!("go on with it      verlet resume {}\n", folder.path().display()));
     }
-    println!("{}", how_to_look(folder, config, &outcome));
-    Ok(())
+    report.push_str(&how_to_look(folder, config, &outcome));
+    super::say(&report).map_err(|error| {
+        Error::Output(format!("{error}; the run itself ended well, and its results are in {}", folder.path().display()))
+    })
 }
 
 /// A flag that SIGINT and SIGTERM raise; a second one ends the program at once.
@@ -66,7 +58,7 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
         // In this order: the first signal finds the flag still down and only raises it.
         signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())
             .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .map_err(|error| Error::Run(format!("the program cannot listen to signals: {error}")))?;
+            .map_err(|error| Error::Run(format!("the program cannot listen to signals: {}", reason(&error))))?;
     }
     Ok(stop)
 }

@@ -18,12 +18,6 @@ pub(super) fn check(config: &RunConfig, system: &System) -> Result<()> {
     })
 }
 
-/// Steps between frames, of every output.
-pub(super) fn frame_intervals(config: &RunConfig) -> Vec<u64> {
-    let extra = config.output.extra.iter().map(|output| output.options.interval);
-    extra.chain([config.output.trajectory_interval]).collect()
-}
-
 /// New outputs in an empty folder, with a script for VMD beside each trajectory.
 pub(super) fn create(folder: &RunFolder, config: &RunConfig, info: &RunInfo) -> Result<Vec<Box<dyn Output>>> {
     let trajectory = H5mdOutput::create(&folder.trajectory(), info, &options(config))?;

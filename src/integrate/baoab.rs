@@ -28,6 +28,18 @@ pub struct Thermostat {
 }
 
 impl Thermostat {
+    /// A bath at one temperature (K) with friction γ (1/fs) that leaves the centre of mass at rest.
+    pub fn new(temperature: f64, friction: f64, seed: u64) -> Self {
+        Thermostat {
+            friction,
+            temperature,
+            final_temperature: temperature,
+            ramp_steps: 0,
+            seed,
+            remove_centre_of_mass: true,
+        }
+    }
+
     /// The bath's temperature at a step, K: linear from the first to the last over the ramp, then constant.
     pub fn temperature_at(&self, step: u64) -> f64 {
         if step >= self.ramp_steps {

@@ -5,6 +5,7 @@
 //! networks with F scalar features q_i and F vector features μ_i an atom; the messages are products of a radial
 //! filter W(d), features of the neighbour, and the pair's direction.
 
+mod container;
 mod defects;
 mod filter;
 mod filter_table;
@@ -89,8 +90,8 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Model`], naming the file and the tensor or entry at fault.
-    pub fn load(path: &Path) -> Result<Self> {
-        loader::load(path)
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        loader::load(path.as_ref())
     }
 
     /// F, the number of scalar features an atom.

@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     train.add_argument("--start", type=Path, help="checkpoint to begin from")
     train.add_argument("--learning-rate", type=float, help="instead of the configuration's")
     train.add_argument("--device", default="cpu")
+    train.add_argument("--compile", action="store_true", help="fuse the kernels of a step: slow to start, then fast")
     train.add_argument("--time-limit", type=float, default=float("inf"), help="seconds; the schedule ends with it")
 
     evaluate = commands.add_parser("evaluate", help="errors on the held-out trajectories, as a table")
@@ -115,7 +116,15 @@ def _train(config, options) -> None:
     from .train import train
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    train(config, options.out, options.device, options.time_limit, options.start, options.learning_rate)
+    train(
+        config,
+        options.out,
+        options.device,
+        options.time_limit,
+        options.start,
+        options.learning_rate,
+        options.compile,
+    )
 
 
 def _evaluate(config, options) -> None:

@@ -4,88 +4,149 @@
 //! no bit.
 
 use super::real::Real;
-use super::simd::{Isa, fma, padded};
+use super::simd::{Isa, Kernel, V, Vector, dispatch, get, padded, put};
 use crate::model;
 
-/// Outputs computed together: with six rows, twelve vector registers of eight float32 accumulate.
-const PANEL: usize = 16;
-/// Rows computed together.
-const ROWS: usize = 6;
-
-/// y = A x + b, with A by panels of 16 outputs.
+/// y = A x + b, with A by panels of so many outputs as fill 64 bytes ([`Real::PANEL`]).
 #[derive(Debug, Clone)]
 struct Packed<T> {
     inputs: usize,
     outputs: usize,
-    /// `[panel][inputs][16]`; outputs beyond the last are zero.
+    /// `[panel][inputs][PANEL]`; outputs beyond the last are zero.
     weight: Vec<T>,
-    /// `[panels · 16]`, or empty.
+    /// `[panels · PANEL]`, zero where the layer has none.
     bias: Vec<T>,
 }
 
 impl<T: Real> Packed<T> {
-    /// `element(output, input)` and `bias(output)` give the numbers.
-    fn new(inputs: usize, outputs: usize, element: impl Fn(usize, usize) -> T, bias: Vec<T>) -> Self {
-        let panels = outputs.div_ceil(PANEL);
-        let mut weight = vec![T::zero(); panels * inputs * PANEL];
-        for (panel, block) in weight.chunks_exact_mut(inputs * PANEL).enumerate() {
-            for (i, row) in block.chunks_exact_mut(PANEL).enumerate() {
-                for (o, w) in row.iter_mut().enumerate().filter(|(o, _)| panel * PANEL + o < outputs) {
-                    *w = element(panel * PANEL + o, i);
+    /// `element(output, input)` gives the weights; `bias` has a number an output, or none at all.
+    fn new(inputs: usize, outputs: usize, element: impl Fn(usize, usize) -> T, mut bias: Vec<T>) -> Self {
+        let panels = outputs.div_ceil(T::PANEL);
+        let mut weight = vec![T::zero(); panels * inputs * T::PANEL];
+        for (panel, block) in weight.chunks_exact_mut(inputs * T::PANEL).enumerate() {
+            for (i, row) in block.chunks_exact_mut(T::PANEL).enumerate() {
+                for (o, w) in row.iter_mut().enumerate().filter(|(o, _)| panel * T::PANEL + o < outputs) {
+                    *w = element(panel * T::PANEL + o, i);
                 }
             }
         }
-        let mut bias = bias;
-        if !bias.is_empty() {
-            bias.resize(panels * PANEL, T::zero());
-        }
+        bias.resize(panels * T::PANEL, T::zero());
         Packed { inputs, outputs, weight, bias }
     }
 
-    /// y = A x + b, or y += A x when `add`: x `[rows][inputs]`, y `[rows][outputs]`.
+    /// y = A x + b, or y += A x + b when `add`: x `[rows][inputs]`, y `[rows][outputs]`.
+    fn apply(&self, rows: usize, x: &[T], add: bool, y: &mut [T]) {
+        assert!(x.len() >= rows * self.inputs && y.len() >= rows * self.outputs);
+        dispatch(Product { layer: self, rows, x, add, y });
+    }
+}
+
+struct Product<'a, T> {
+    layer: &'a Packed<T>,
+    rows: usize,
+    x: &'a [T],
+    add: bool,
+    y: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Product<'_, T> {
     #[inline(always)]
-    fn apply<I: Isa>(&self, rows: usize, x: &[T], add: bool, y: &mut [T]) {
-        for (panel, weight) in self.weight.chunks_exact(self.inputs * PANEL).enumerate() {
-            let first = panel * PANEL;
+    fn run<I: Isa>(self) {
+        let Product { layer, rows, x, add, y } = self;
+        for (panel, weight) in layer.weight.chunks_exact(layer.inputs * T::PANEL).enumerate() {
             let mut row = 0;
             while row < rows {
-                let x = &x[row * self.inputs..];
-                let y = &mut y[row * self.outputs..];
-                match rows - row {
-                    1 => self.tile::<I, 1>(weight, first, x, add, y),
-                    2 => self.tile::<I, 2>(weight, first, x, add, y),
-                    3 => self.tile::<I, 3>(weight, first, x, add, y),
-                    4 => self.tile::<I, 4>(weight, first, x, add, y),
-                    5 => self.tile::<I, 5>(weight, first, x, add, y),
-                    _ => self.tile::<I, ROWS>(weight, first, x, add, y),
+                let tile = Tile { layer, weight, panel, x: &x[row * layer.inputs..], add };
+                let y = &mut y[row * layer.outputs..];
+                let height = (rows - row).min(I::ROWS);
+                match height {
+                    1 => tile.run::<I, 1>(y),
+                    2 => tile.run::<I, 2>(y),
+                    3 => tile.run::<I, 3>(y),
+                    4 => tile.run::<I, 4>(y),
+                    5 => tile.run::<I, 5>(y),
+                    6 => tile.run::<I, 6>(y),
+                    7 => tile.run::<I, 7>(y),
+                    8 => tile.run::<I, 8>(y),
+                    9 => tile.run::<I, 9>(y),
+                    10 => tile.run::<I, 10>(y),
+                    11 => tile.run::<I, 11>(y),
+                    _ => tile.run::<I, 12>(y),
                 }
-                row += ROWS;
+                row += height;
             }
         }
     }
+}
 
-    /// `R` rows of one panel.
+/// Some rows of one panel.
+struct Tile<'a, T> {
+    layer: &'a Packed<T>,
+    /// `[inputs][PANEL]`.
+    weight: &'a [T],
+    panel: usize,
+    /// From the first row on.
+    x: &'a [T],
+    add: bool,
+}
+
+impl<T: Real> Tile<'_, T> {
+    /// `R` rows, at most [`Isa::ROWS`] of the instruction set.
     #[inline(always)]
-    fn tile<I: Isa, const R: usize>(&self, weight: &[T], first: usize, x: &[T], add: bool, y: &mut [T]) {
-        let mut rows: [&[T]; R] = [&[]; R];
-        for r in 0..R {
-            rows[r] = &x[r * self.inputs..(r + 1) * self.inputs];
+    fn run<I: Isa, const R: usize>(&self, y: &mut [T]) {
+        if R > I::ROWS {
+            return; // never asked for, and not worth compiling
         }
-        let mut sum = [[T::zero(); PANEL]; R];
-        for (i, w) in weight.as_chunks::<PANEL>().0.iter().enumerate().take(self.inputs) {
+        let (inputs, outputs) = (self.layer.inputs, self.layer.outputs);
+        let len = V::<I, T>::LEN;
+        // One vector or two: see `simd::Isa`.
+        let vectors = T::PANEL / len;
+        let first = self.panel * T::PANEL;
+        assert!(vectors <= 2 && self.weight.len() >= inputs * T::PANEL && self.x.len() >= R * inputs);
+        let bias = &self.layer.bias[first..first + T::PANEL];
+        let mut sum = [[V::<I, T>::zero(); 2]; R];
+        for v in 0..vectors {
+            // SAFETY: a panel of the bias has `vectors` vectors.
+            let bias = unsafe { V::<I, T>::load(bias.as_ptr().add(v * len)) };
             for r in 0..R {
-                let a = rows[r][i];
-                for o in 0..PANEL {
-                    sum[r][o] = fma::<I, T>(a, w[o], sum[r][o]);
+                sum[r][v] = bias;
+            }
+        }
+        for i in 0..inputs {
+            let mut w = [V::<I, T>::zero(); 2];
+            for v in 0..vectors {
+                // SAFETY: i < inputs; the length of `weight` was looked at above.
+                w[v] = unsafe { V::<I, T>::load(self.weight.as_ptr().add(i * T::PANEL + v * len)) };
+            }
+            for r in 0..R {
+                // SAFETY: r < R, i < inputs; the length of `x` was looked at above.
+                let a = V::<I, T>::splat(unsafe { *self.x.get_unchecked(r * inputs + i) });
+                for v in 0..vectors {
+                    sum[r][v] = a.fma(w[v], sum[r][v]);
                 }
             }
         }
-        let width = PANEL.min(self.outputs - first);
+        let width = T::PANEL.min(outputs - first);
         for r in 0..R {
-            let out = &mut y[r * self.outputs + first..r * self.outputs + first + width];
-            for (o, out) in out.iter_mut().enumerate() {
-                let start = if add { *out } else { self.bias.get(first + o).copied().unwrap_or(T::zero()) };
-                *out = start + sum[r][o];
+            let out = &mut y[r * outputs + first..r * outputs + first + width];
+            if width == T::PANEL {
+                for v in 0..vectors {
+                    // SAFETY: `out` has `vectors` vectors.
+                    unsafe {
+                        let at = out.as_mut_ptr().add(v * len);
+                        let total = if self.add { V::<I, T>::load(at).add(sum[r][v]) } else { sum[r][v] };
+                        total.store(at);
+                    }
+                }
+            } else {
+                let mut total = [T::zero(); 16];
+                for v in 0..vectors {
+                    // SAFETY: a panel has at most 16 numbers.
+                    unsafe { sum[r][v].store(total.as_mut_ptr().add(v * len)) };
+                }
+                for (out, total) in out.iter_mut().zip(total) {
+                    *out = if self.add { *out + total } else { total };
+                }
             }
         }
     }
@@ -110,7 +171,7 @@ impl<T: Real> Dense<T> {
             (Some(o), Some(i)) => T::of(dense.weight[o * dense.inputs + i]),
             _ => T::zero(),
         };
-        let bias = match dense.bias.as_slice() {
+        let bias: Vec<T> = match dense.bias.as_slice() {
             [] => Vec::new(),
             bias => (0..outputs.len()).map(|o| outputs.original(o).map_or(T::zero(), |o| T::of(bias[o]))).collect(),
         };
@@ -137,15 +198,13 @@ impl<T: Real> Dense<T> {
     }
 
     /// y = W x + b for `rows` atoms: x `[rows][inputs]`, y `[rows][outputs]`.
-    #[inline(always)]
-    pub fn forward<I: Isa>(&self, rows: usize, x: &[T], y: &mut [T]) {
-        self.forward.apply::<I>(rows, x, false, y);
+    pub fn forward(&self, rows: usize, x: &[T], y: &mut [T]) {
+        self.forward.apply(rows, x, false, y);
     }
 
     /// The adjoint: g_x = Wᵀ g_y, or g_x += Wᵀ g_y when `add`; g_y `[rows][outputs]`, g_x `[rows][inputs]`.
-    #[inline(always)]
-    pub fn backward<I: Isa>(&self, rows: usize, gy: &[T], add: bool, gx: &mut [T]) {
-        self.transposed.apply::<I>(rows, gy, add, gx);
+    pub fn backward(&self, rows: usize, gy: &[T], add: bool, gx: &mut [T]) {
+        self.transposed.apply(rows, gy, add, gx);
     }
 }
 
@@ -171,92 +230,91 @@ impl Padding {
     }
 }
 
-/// σ(x) = x / (1 + e^−x) and its derivative.
-#[inline(always)]
-fn silu_at<T: Real>(x: T) -> (T, T) {
-    let s = T::one() / (T::one() + (-x).exponential());
-    (x * s, s * (T::one() + x * (T::one() - s)))
+/// y = σ(x) = x / (1 + e^−x), elementwise; whole vectors.
+pub(super) fn silu<T: Real>(x: &[T], y: &mut [T]) {
+    dispatch(Silu { x, y });
 }
 
-/// y = σ(x), elementwise.
-#[inline(always)]
-pub(super) fn silu<T: Real>(x: &[T], y: &mut [T]) {
-    for (x, y) in x.iter().zip(y) {
-        *y = silu_at(*x).0;
+struct Silu<'a, T> {
+    x: &'a [T],
+    y: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Silu<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let one = V::<I, T>::splat(T::one());
+        for k in (0..self.x.len()).step_by(V::<I, T>::LEN) {
+            let x = get::<I, T>(self.x, k);
+            put::<I, T>(x.div(V::<I, T>::zero().sub(x).exp().add(one)), self.y, k);
+        }
     }
 }
 
-/// g = σ'(x) g, elementwise.
-#[inline(always)]
+/// g = σ'(x) g, elementwise; whole vectors. With s = 1 / (1 + e^−x), σ' = s (1 + x (1 − s)).
 pub(super) fn silu_backward<T: Real>(x: &[T], g: &mut [T]) {
-    for (x, g) in x.iter().zip(g) {
-        *g *= silu_at(*x).1;
+    dispatch(SiluBackward { x, g });
+}
+
+struct SiluBackward<'a, T> {
+    x: &'a [T],
+    g: &'a mut [T],
+}
+
+impl<T: Real> Kernel for SiluBackward<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let one = V::<I, T>::splat(T::one());
+        for k in (0..self.x.len()).step_by(V::<I, T>::LEN) {
+            let x = get::<I, T>(self.x, k);
+            let s = one.div(V::<I, T>::zero().sub(x).exp().add(one));
+            let slope = x.fma(one.sub(s), one).mul(s);
+            put::<I, T>(get::<I, T>(self.g, k).mul(slope), self.g, k);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::{Fused, Kernel, Plain, dispatch};
+    use super::super::simd::Instructions;
     use super::*;
 
-    /// Odd sizes, every number of rows, both directions, against the definition; and with and without fused
-    /// multiply-add.
-    #[test]
-    fn products_are_those_of_the_definition() {
-        struct Run<'a>(&'a Dense<f32>, usize, &'a [f32], &'a mut [f32], &'a [f32], &'a mut [f32]);
-        impl Kernel for Run<'_> {
-            #[inline(always)]
-            fn run<I: Isa>(self) {
-                self.0.forward::<I>(self.1, self.2, self.3);
-                self.0.backward::<I>(self.1, self.4, true, self.5);
-            }
-        }
+    /// Odd sizes, many numbers of rows, both directions, against the definition, with every instruction set.
+    fn products<T: Real>(tolerance: f64) {
         let number = |n: usize| ((n * 7919 % 1000) as f64 - 500.0) / 500.0;
-        for (inputs, outputs, rows) in [(3, 5, 1), (8, 16, 6), (20, 33, 7), (40, 24, 13)] {
+        for (inputs, outputs, rows) in (1..=13).map(|rows| (3 + rows, 5 + 4 * rows, rows)).chain([(40, 24, 29)]) {
             let layer = model::Dense {
                 inputs,
                 outputs,
                 weight: (0..inputs * outputs).map(number).collect(),
                 bias: (0..outputs).map(|n| number(n + 17)).collect(),
             };
-            let dense = Dense::<f32>::padded(&layer, 1, 1);
-            let (wide_in, wide_out) = (dense.inputs, dense.outputs);
-            let x: Vec<f32> =
-                (0..rows * wide_in).map(|n| if n % wide_in < inputs { number(n + 3) as f32 } else { 9.0 }).collect();
-            let gy: Vec<f32> = (0..rows * wide_out).map(|n| number(n + 5) as f32).collect();
-            let run = |which: u8| {
-                let (mut y, mut gx) = (vec![7.0; rows * wide_out], vec![0.5; rows * wide_in]);
-                let kernel = Run(&dense, rows, &x, &mut y, &gy, &mut gx);
-                match which {
-                    0 => dispatch(kernel),
-                    1 => kernel.run::<Plain>(),
-                    _ => kernel.run::<Fused>(),
-                }
-                (y, gx)
-            };
-            for which in 0..3 {
-                let (y, gx) = run(which);
-                for r in 0..rows {
-                    for o in 0..wide_out {
-                        let exact: f64 = if o < outputs {
-                            layer.bias[o]
-                                + (0..inputs)
-                                    .map(|i| layer.weight[o * inputs + i] * x[r * wide_in + i] as f64)
-                                    .sum::<f64>()
-                        } else {
-                            0.0
-                        };
-                        assert!((y[r * wide_out + o] as f64 - exact).abs() < 1e-5);
-                    }
-                    for i in 0..wide_in {
-                        let exact: f64 = if i < inputs {
-                            0.5 + (0..outputs)
-                                .map(|o| layer.weight[o * inputs + i] * gy[r * wide_out + o] as f64)
-                                .sum::<f64>()
-                        } else {
-                            0.5
-                        };
-                        assert!((gx[r * wide_in + i] as f64 - exact).abs() < 1e-5);
+            for dense in [Dense::<T>::padded(&layer, 1, 1), Dense::<T>::new(&layer)] {
+                let (wide_in, wide_out) = (dense.inputs, dense.outputs);
+                let at = |n: usize| if n % wide_in < inputs { number(n + 3) } else { 9.0 };
+                let x: Vec<T> = (0..rows * wide_in).map(|n| T::of(at(n))).collect();
+                let gy: Vec<T> = (0..rows * wide_out).map(|n| T::of(number(n + 5))).collect();
+                for isa in Instructions::available() {
+                    let (mut y, mut gx) = (vec![T::of(7.0); rows * wide_out], vec![T::of(0.5); rows * wide_in]);
+                    isa.run(Product { layer: &dense.forward, rows, x: &x, add: false, y: &mut y });
+                    isa.run(Product { layer: &dense.transposed, rows, x: &gy, add: true, y: &mut gx });
+                    for r in 0..rows {
+                        for o in 0..wide_out {
+                            let product = |i: usize| layer.weight[o * inputs + i] * x[r * wide_in + i].wide();
+                            let exact = match o < outputs {
+                                true => layer.bias[o] + (0..inputs).map(product).sum::<f64>(),
+                                false => 0.0,
+                            };
+                            assert!((y[r * wide_out + o].wide() - exact).abs() < tolerance, "{isa:?}: {rows} rows");
+                        }
+                        for i in 0..wide_in {
+                            let product = |o: usize| layer.weight[o * inputs + i] * gy[r * wide_out + o].wide();
+                            let exact = match i < inputs {
+                                true => 0.5 + (0..outputs).map(product).sum::<f64>(),
+                                false => 0.5,
+                            };
+                            assert!((gx[r * wide_in + i].wide() - exact).abs() < tolerance, "{isa:?}: {rows} rows");
+                        }
                     }
                 }
             }
@@ -264,13 +322,24 @@ mod tests {
     }
 
     #[test]
+    fn products_are_those_of_the_definition() {
+        products::<f32>(1e-5);
+        products::<f64>(1e-13);
+    }
+
+    #[test]
     fn the_activation_and_its_derivative() {
-        for n in -200..200 {
-            let x = n as f64 * 0.1;
-            let s = 1.0 / (1.0 + (-x).exp());
-            let (value, slope) = silu_at(x as f32);
-            assert!((value as f64 - x * s).abs() < 1e-6 * (1.0 + x.abs()));
-            assert!((slope as f64 - s * (1.0 + x * (1.0 - s))).abs() < 1e-6);
+        let x: Vec<f32> = (-2000..2000).map(|n| n as f32 * 0.05).collect();
+        for isa in Instructions::available() {
+            let (mut y, mut slope) = (x.clone(), vec![1.0; x.len()]);
+            isa.run(Silu { x: &x, y: &mut y });
+            isa.run(SiluBackward { x: &x, g: &mut slope });
+            for (n, &x) in x.iter().enumerate() {
+                let x = x as f64;
+                let s = 1.0 / (1.0 + (-x).exp());
+                assert!((y[n] as f64 - x * s).abs() < 1e-6 * (1.0 + x.abs()), "{isa:?}: {x}");
+                assert!((slope[n] as f64 - s * (1.0 + x * (1.0 - s))).abs() < 1e-6, "{isa:?}: {x}");
+            }
         }
     }
 }

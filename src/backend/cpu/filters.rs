@@ -2,7 +2,7 @@
 
 use super::geometry::Pair;
 use super::real::Real;
-use super::simd::{Isa, LANES, Lanes, blocks, padded};
+use super::simd::{Isa, V, Vector, padded};
 use crate::model::{Grid, Model, RadialFilter, spline_weights};
 
 /// How radial filters are evaluated.
@@ -27,24 +27,36 @@ pub(super) enum Source<T> {
     },
 }
 
-/// The filter of one pair: 3F values W and derivatives W', asked for in blocks of eight.
-pub(super) trait PairFilter<T> {
-    fn value<I: Isa>(&self, block: usize) -> Lanes<T>;
-    fn value_and_derivative<I: Isa>(&self, block: usize) -> (Lanes<T>, Lanes<T>);
+/// The filter of one pair: 3F values W and derivatives W', asked for in vectors.
+pub(super) trait PairFilter<I: Isa, T: Real> {
+    /// W from the number `at` on.
+    ///
+    /// # Safety
+    /// `at` and a vector's length make no more than 3F.
+    unsafe fn value(&self, at: usize) -> V<I, T>;
+
+    /// W and W' from the number `at` on.
+    ///
+    /// # Safety
+    /// As [`value`](Self::value).
+    unsafe fn value_and_derivative(&self, at: usize) -> (V<I, T>, V<I, T>);
 }
 
 /// Spline coefficients of the pair's interval with their weights.
-pub(super) struct Spline<'a, T> {
-    coefficients: [&'a [[T; LANES]]; 4],
-    weights: [T; 4],
-    /// Of the differences of neighbouring coefficients.
-    slopes: [T; 3],
+pub(super) struct Spline<'a, I: Isa, T: Real> {
+    /// `[4][3F]`.
+    coefficients: &'a [T],
+    width: usize,
+    /// Of the coefficients.
+    weights: [V<I, T>; 4],
+    /// Of the differences of neighbouring coefficients, for the derivative.
+    slopes: [V<I, T>; 3],
 }
 
 /// Values that have been computed.
 pub(super) struct Computed<T> {
-    values: Vec<[T; LANES]>,
-    derivatives: Vec<[T; LANES]>,
+    values: Vec<T>,
+    derivatives: Vec<T>,
 }
 
 impl<T: Real> Source<T> {
@@ -72,22 +84,25 @@ impl<T: Real> Source<T> {
     }
 }
 
-/// The filter of a pair from a table.
+/// The filter of a pair from a table with rows of `width` numbers.
 #[inline(always)]
-pub(super) fn spline<'a, T: Real>(
+pub(super) fn spline<'a, I: Isa, T: Real>(
     coefficients: &'a [T],
     width: usize,
     per_angstrom: T,
     pair: &Pair<T>,
-) -> Spline<'a, T> {
+) -> Spline<'a, I, T> {
     let start = pair.interval as usize * width;
-    let rows = &coefficients[start..start + 4 * width];
-    let (weights, [a, b, c]) = spline_weights(pair.fraction);
-    let row = |m: usize| blocks(&rows[m * width..(m + 1) * width]);
+    let ([a, b, c, d], [e, f, g]) = spline_weights(pair.fraction);
     Spline {
-        coefficients: [row(0), row(1), row(2), row(3)],
-        weights,
-        slopes: [a * per_angstrom, b * per_angstrom, c * per_angstrom],
+        coefficients: &coefficients[start..start + 4 * width],
+        width,
+        weights: [V::<I, T>::splat(a), V::<I, T>::splat(b), V::<I, T>::splat(c), V::<I, T>::splat(d)],
+        slopes: [
+            V::<I, T>::splat(e * per_angstrom),
+            V::<I, T>::splat(f * per_angstrom),
+            V::<I, T>::splat(g * per_angstrom),
+        ],
     }
 }
 
@@ -95,8 +110,7 @@ pub(super) fn spline<'a, T: Real>(
 pub(super) fn compute<T: Real>(filter: &RadialFilter, layer: usize, pair: &Pair<T>) -> Computed<T> {
     let (mut w, mut dw) = (vec![0.0; filter.width()], vec![0.0; filter.width()]);
     filter.evaluate(layer, pair.distance.wide(), &mut w, &mut dw);
-    let blocked = |x: &[f64]| blocks(&pad_thirds(x)).to_vec();
-    Computed { values: blocked(&w), derivatives: blocked(&dw) }
+    Computed { values: pad_thirds(&w), derivatives: pad_thirds(&dw) }
 }
 
 /// 3F numbers with each third padded by zeros.
@@ -107,40 +121,57 @@ fn pad_thirds<T: Real>(x: &[f64]) -> Vec<T> {
         .collect()
 }
 
-impl<T: Real> PairFilter<T> for Spline<'_, T> {
+impl<I: Isa, T: Real> Spline<'_, I, T> {
+    /// Coefficients of the row `m` of four.
+    ///
+    /// # Safety
+    /// As [`PairFilter::value`].
     #[inline(always)]
-    fn value<I: Isa>(&self, block: usize) -> Lanes<T> {
-        let mut sum = Lanes(self.coefficients[0][block]).scale(self.weights[0]);
-        for m in 1..4 {
-            sum = Lanes(self.coefficients[m][block]).scale_add::<I>(self.weights[m], sum);
+    unsafe fn row(&self, m: usize, at: usize) -> V<I, T> {
+        // SAFETY: there are four rows, and the caller stays inside one.
+        unsafe { V::<I, T>::load(self.coefficients.as_ptr().add(m * self.width + at)) }
+    }
+}
+
+impl<I: Isa, T: Real> PairFilter<I, T> for Spline<'_, I, T> {
+    #[inline(always)]
+    unsafe fn value(&self, at: usize) -> V<I, T> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sum = self.row(0, at).mul(self.weights[0]);
+            for m in 1..4 {
+                sum = self.row(m, at).fma(self.weights[m], sum);
+            }
+            sum
         }
-        sum
     }
 
     #[inline(always)]
-    fn value_and_derivative<I: Isa>(&self, block: usize) -> (Lanes<T>, Lanes<T>) {
-        let [c0, c1, c2, c3] = self.coefficients;
-        let c = [Lanes(c0[block]), Lanes(c1[block]), Lanes(c2[block]), Lanes(c3[block])];
-        let mut value = c[0].scale(self.weights[0]);
-        let mut slope = c[1].minus(c[0]).scale(self.slopes[0]);
+    unsafe fn value_and_derivative(&self, at: usize) -> (V<I, T>, V<I, T>) {
+        // SAFETY: the caller's promise.
+        let c = unsafe { [self.row(0, at), self.row(1, at), self.row(2, at), self.row(3, at)] };
+        let mut value = c[0].mul(self.weights[0]);
+        let mut slope = c[1].sub(c[0]).mul(self.slopes[0]);
         for m in 1..4 {
-            value = c[m].scale_add::<I>(self.weights[m], value);
+            value = c[m].fma(self.weights[m], value);
         }
         for m in 1..3 {
-            slope = c[m + 1].minus(c[m]).scale_add::<I>(self.slopes[m], slope);
+            slope = c[m + 1].sub(c[m]).fma(self.slopes[m], slope);
         }
         (value, slope)
     }
 }
 
-impl<T: Real> PairFilter<T> for Computed<T> {
+impl<I: Isa, T: Real> PairFilter<I, T> for Computed<T> {
     #[inline(always)]
-    fn value<I: Isa>(&self, block: usize) -> Lanes<T> {
-        Lanes(self.values[block])
+    unsafe fn value(&self, at: usize) -> V<I, T> {
+        // SAFETY: the caller's promise.
+        unsafe { V::<I, T>::load(self.values.as_ptr().add(at)) }
     }
 
     #[inline(always)]
-    fn value_and_derivative<I: Isa>(&self, block: usize) -> (Lanes<T>, Lanes<T>) {
-        (Lanes(self.values[block]), Lanes(self.derivatives[block]))
+    unsafe fn value_and_derivative(&self, at: usize) -> (V<I, T>, V<I, T>) {
+        // SAFETY: the caller's promise; there are as many derivatives as values.
+        unsafe { (V::<I, T>::load(self.values.as_ptr().add(at)), V::<I, T>::load(self.derivatives.as_ptr().add(at))) }
     }
 }

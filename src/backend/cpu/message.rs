@@ -2,13 +2,13 @@
 //! the same number and every sum has a fixed order.
 //!
 //! Notation as in ARCHITECTURE.md: x = (x^q, x^R, x^μ) is what a neighbour sends, W = (W^q, W^R, W^μ) the filter at
-//! the pair's distance, û the direction from centre to neighbour. F is padded to blocks of eight; arrays of vectors are
+//! the pair's distance, û the direction from centre to neighbour. F is padded to whole vectors; arrays of vectors are
 //! `[atom][c][F]`.
 
 use super::filters::{PairFilter, Source, compute, spline};
 use super::geometry::Pair;
 use super::real::Real;
-use super::simd::{Isa, LANES, Lanes, blocks, blocks_mut};
+use super::simd::{Isa, Kernel, V, Vector, dispatch};
 
 /// Gradients of the energy with respect to a directed pair's distance and direction, summed over layers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,60 +29,97 @@ pub(super) struct Row<'a, T> {
 /// q_i += Σ_j W^q x^q_j,  μ_i,c += Σ_j W^R x^R_j û_c + W^μ x^μ_j μ_j,c.
 ///
 /// `x` holds 3F numbers an atom, `mu` likewise; `None` in the first layer, where every μ is zero.
+pub(super) fn forward<T: Real>(row: &Row<T>, x: &[T], mu: Option<&[T]>, q_out: &mut [T], mu_out: &mut [T]) {
+    dispatch(Forward { row, x, mu, q_out, mu_out });
+}
+
+struct Forward<'a, T> {
+    row: &'a Row<'a, T>,
+    x: &'a [T],
+    mu: Option<&'a [T]>,
+    q_out: &'a mut [T],
+    mu_out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Forward<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Forward { row, x, mu, q_out, mu_out } = self;
+        match q_out.len() {
+            64 => forward_row::<I, T, 64>(row, x, mu, q_out, mu_out),
+            128 => forward_row::<I, T, 128>(row, x, mu, q_out, mu_out),
+            256 => forward_row::<I, T, 256>(row, x, mu, q_out, mu_out),
+            _ => forward_row::<I, T, 0>(row, x, mu, q_out, mu_out),
+        }
+    }
+}
+
+/// `F` is the number of features, or 0 where it is known at run time alone. The addresses of the many arrays that a
+/// kernel reads are then constants, for which the processor has not enough registers otherwise.
 #[inline(always)]
-pub(super) fn forward<I: Isa, T: Real>(row: &Row<T>, x: &[T], mu: Option<&[T]>, q_out: &mut [T], mu_out: &mut [T]) {
-    let width = 3 * q_out.len();
+fn forward_row<I: Isa, T: Real, const F: usize>(
+    row: &Row<T>,
+    x: &[T],
+    mu: Option<&[T]>,
+    q_out: &mut [T],
+    mu_out: &mut [T],
+) {
+    let width = 3 * if F > 0 { F } else { q_out.len() };
     match row.filters {
         Source::Table { coefficients, per_angstrom, .. } => {
             let coefficients = &coefficients[row.layer];
             for pair in row.pairs {
-                let filter = spline(coefficients, width, *per_angstrom, pair);
-                forward_pair::<I, T>(&filter, pair, x, mu, q_out, mu_out);
+                let filter = spline::<I, T>(coefficients, width, *per_angstrom, pair);
+                forward_pair::<I, T, F>(&filter, pair, x, mu, q_out, mu_out);
             }
         }
         Source::Direct { filter } => {
             for pair in row.pairs {
-                forward_pair::<I, T>(&compute(filter, row.layer, pair), pair, x, mu, q_out, mu_out);
+                forward_pair::<I, T, F>(&compute(filter, row.layer, pair), pair, x, mu, q_out, mu_out);
             }
         }
     }
 }
 
 #[inline(always)]
-fn forward_pair<I: Isa, T: Real>(
-    filter: &impl PairFilter<T>,
+fn forward_pair<I: Isa, T: Real, const F: usize>(
+    filter: &impl PairFilter<I, T>,
     pair: &Pair<T>,
     x: &[T],
     mu: Option<&[T]>,
     q_out: &mut [T],
     mu_out: &mut [T],
 ) {
-    let f = q_out.len();
+    let f = if F > 0 { F } else { q_out.len() };
+    let q_out = &mut q_out[..f];
     let j = pair.neighbor as usize;
-    let count = f / LANES;
-    let [xq, xr, xm] = thirds(&x[j * 3 * f..(j + 1) * 3 * f]);
-    let q_out = &mut blocks_mut(q_out)[..count];
-    let [out_x, out_y, out_z] = thirds_mut(mu_out);
-    let u = pair.direction;
-    match mu {
-        None => {
-            for k in 0..count {
-                q_out[k] = filter.value::<I>(k).fma::<I>(Lanes(xq[k]), Lanes(q_out[k])).0;
-                let radial = filter.value::<I>(count + k).times(Lanes(xr[k]));
-                out_x[k] = radial.scale_add::<I>(u[0], Lanes(out_x[k])).0;
-                out_y[k] = radial.scale_add::<I>(u[1], Lanes(out_y[k])).0;
-                out_z[k] = radial.scale_add::<I>(u[2], Lanes(out_z[k])).0;
-            }
-        }
-        Some(mu) => {
-            let [mx, my, mz] = thirds(&mu[j * 3 * f..(j + 1) * 3 * f]);
-            for k in 0..count {
-                q_out[k] = filter.value::<I>(k).fma::<I>(Lanes(xq[k]), Lanes(q_out[k])).0;
-                let radial = filter.value::<I>(count + k).times(Lanes(xr[k]));
-                let turned = filter.value::<I>(2 * count + k).times(Lanes(xm[k]));
-                out_x[k] = turned.fma::<I>(Lanes(mx[k]), radial.scale_add::<I>(u[0], Lanes(out_x[k]))).0;
-                out_y[k] = turned.fma::<I>(Lanes(my[k]), radial.scale_add::<I>(u[1], Lanes(out_y[k]))).0;
-                out_z[k] = turned.fma::<I>(Lanes(mz[k]), radial.scale_add::<I>(u[2], Lanes(out_z[k]))).0;
+    let x = &x[j * 3 * f..(j + 1) * 3 * f];
+    let mu = mu.map(|mu| &mu[j * 3 * f..(j + 1) * 3 * f]);
+    let mu_out = &mut mu_out[..3 * f];
+    let u =
+        [V::<I, T>::splat(pair.direction[0]), V::<I, T>::splat(pair.direction[1]), V::<I, T>::splat(pair.direction[2])];
+    let load = V::<I, T>::load;
+    for k in (0..f).step_by(V::<I, T>::LEN) {
+        // SAFETY: k is a vector's place in F numbers, a multiple of every vector's length; the slices hold F (q) and
+        // 3F numbers (all others).
+        unsafe {
+            let q = q_out.as_mut_ptr().add(k);
+            filter.value(k).fma(load(x.as_ptr().add(k)), load(q)).store(q);
+            let radial = filter.value(f + k).mul(load(x.as_ptr().add(f + k)));
+            match mu {
+                None => {
+                    for c in 0..3 {
+                        let out = mu_out.as_mut_ptr().add(c * f + k);
+                        radial.fma(u[c], load(out)).store(out);
+                    }
+                }
+                Some(mu) => {
+                    let turned = filter.value(2 * f + k).mul(load(x.as_ptr().add(2 * f + k)));
+                    for c in 0..3 {
+                        let out = mu_out.as_mut_ptr().add(c * f + k);
+                        turned.fma(load(mu.as_ptr().add(c * f + k)), radial.fma(u[c], load(out))).store(out);
+                    }
+                }
             }
         }
     }
@@ -105,8 +142,7 @@ pub(super) struct Sender<'a, T> {
 /// In the first layer `gx` and `gmu_out` are left alone: no position reaches the embedding.
 ///
 /// Row entries of j point from j to i; the directed pair's û points from i to j, hence the sign.
-#[inline(always)]
-pub(super) fn backward<I: Isa, T: Real>(
+pub(super) fn backward<T: Real>(
     row: &Row<T>,
     sender: &Sender<T>,
     centres: (&[T], &[T]),
@@ -114,28 +150,63 @@ pub(super) fn backward<I: Isa, T: Real>(
     gmu_out: &mut [T],
     gradients: &mut [PairGradient<T>],
 ) {
-    let width = sender.x.len();
     gx.fill(T::zero());
+    dispatch(Backward { row, sender, centres, gx, gmu_out, gradients });
+}
+
+struct Backward<'a, T> {
+    row: &'a Row<'a, T>,
+    sender: &'a Sender<'a, T>,
+    centres: (&'a [T], &'a [T]),
+    gx: &'a mut [T],
+    gmu_out: &'a mut [T],
+    gradients: &'a mut [PairGradient<T>],
+}
+
+impl<T: Real> Kernel for Backward<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Backward { row, sender, centres, gx, gmu_out, gradients } = self;
+        match sender.x.len() / 3 {
+            64 => backward_row::<I, T, 64>(row, sender, centres, gx, gmu_out, gradients),
+            128 => backward_row::<I, T, 128>(row, sender, centres, gx, gmu_out, gradients),
+            256 => backward_row::<I, T, 256>(row, sender, centres, gx, gmu_out, gradients),
+            _ => backward_row::<I, T, 0>(row, sender, centres, gx, gmu_out, gradients),
+        }
+    }
+}
+
+/// `F` as in [`forward_row`].
+#[inline(always)]
+fn backward_row<I: Isa, T: Real, const F: usize>(
+    row: &Row<T>,
+    sender: &Sender<T>,
+    centres: (&[T], &[T]),
+    gx: &mut [T],
+    gmu_out: &mut [T],
+    gradients: &mut [PairGradient<T>],
+) {
+    let width = if F > 0 { 3 * F } else { sender.x.len() };
     match row.filters {
         Source::Table { coefficients, per_angstrom, .. } => {
             let coefficients = &coefficients[row.layer];
             for (pair, gradient) in row.pairs.iter().zip(gradients) {
-                let filter = spline(coefficients, width, *per_angstrom, pair);
-                backward_pair::<I, T>(&filter, pair, sender, centres, gx, gmu_out, gradient);
+                let filter = spline::<I, T>(coefficients, width, *per_angstrom, pair);
+                backward_pair::<I, T, F>(&filter, pair, sender, centres, gx, gmu_out, gradient);
             }
         }
         Source::Direct { filter } => {
             for (pair, gradient) in row.pairs.iter().zip(gradients) {
                 let filter = compute(filter, row.layer, pair);
-                backward_pair::<I, T>(&filter, pair, sender, centres, gx, gmu_out, gradient);
+                backward_pair::<I, T, F>(&filter, pair, sender, centres, gx, gmu_out, gradient);
             }
         }
     }
 }
 
 #[inline(always)]
-fn backward_pair<I: Isa, T: Real>(
-    filter: &impl PairFilter<T>,
+fn backward_pair<I: Isa, T: Real, const F: usize>(
+    filter: &impl PairFilter<I, T>,
     pair: &Pair<T>,
     sender: &Sender<T>,
     (gq, gmu): (&[T], &[T]),
@@ -143,55 +214,54 @@ fn backward_pair<I: Isa, T: Real>(
     gmu_out: &mut [T],
     gradient: &mut PairGradient<T>,
 ) {
-    let f = sender.x.len() / 3;
-    let count = f / LANES;
+    let f = if F > 0 { F } else { sender.x.len() / 3 };
     let i = pair.neighbor as usize;
-    let [xq, xr, xm] = thirds(sender.x);
-    let gq = &blocks(&gq[i * f..(i + 1) * f])[..count];
-    let [gx_i, gy_i, gz_i] = thirds(&gmu[i * 3 * f..(i + 1) * 3 * f]);
-    let u = pair.direction.map(|x| -x);
-    let mut along = Lanes::zero();
-    let mut across = [Lanes::zero(); 3];
-    match sender.mu {
-        None => {
-            for k in 0..count {
-                let g = [Lanes(gx_i[k]), Lanes(gy_i[k]), Lanes(gz_i[k])];
-                let ug = g[2].scale_add::<I>(u[2], g[1].scale_add::<I>(u[1], g[0].scale(u[0])));
-                let (_, dq) = filter.value_and_derivative::<I>(k);
-                let (wr, dr) = filter.value_and_derivative::<I>(count + k);
-                along = dq.times(Lanes(xq[k])).fma::<I>(Lanes(gq[k]), along);
-                along = dr.times(Lanes(xr[k])).fma::<I>(ug, along);
-                let radial = wr.times(Lanes(xr[k]));
-                for c in 0..3 {
-                    across[c] = radial.fma::<I>(g[c], across[c]);
-                }
+    let x = &sender.x[..3 * f];
+    let mu = sender.mu.map(|mu| &mu[..3 * f]);
+    let gq = &gq[i * f..(i + 1) * f];
+    let gmu = &gmu[i * 3 * f..(i + 1) * 3 * f];
+    let (gx, gmu_out) = (&mut gx[..3 * f], &mut gmu_out[..3 * f]);
+    let u = [
+        V::<I, T>::splat(-pair.direction[0]),
+        V::<I, T>::splat(-pair.direction[1]),
+        V::<I, T>::splat(-pair.direction[2]),
+    ];
+    let load = V::<I, T>::load;
+    let mut along = V::<I, T>::zero();
+    let mut across = [V::<I, T>::zero(); 3];
+    for k in (0..f).step_by(V::<I, T>::LEN) {
+        // SAFETY: k is a vector's place in F numbers, a multiple of every vector's length; the slices hold F (gq) and
+        // 3F numbers (all others).
+        unsafe {
+            let g = [load(gmu.as_ptr().add(k)), load(gmu.as_ptr().add(f + k)), load(gmu.as_ptr().add(2 * f + k))];
+            let ug = g[2].fma(u[2], g[1].fma(u[1], g[0].mul(u[0])));
+            let gq = load(gq.as_ptr().add(k));
+            let (wq, dq) = filter.value_and_derivative(k);
+            along = dq.mul(load(x.as_ptr().add(k))).fma(gq, along);
+            let (wr, dr) = filter.value_and_derivative(f + k);
+            let xr = load(x.as_ptr().add(f + k));
+            along = dr.mul(xr).fma(ug, along);
+            let radial = wr.mul(xr);
+            for c in 0..3 {
+                across[c] = radial.fma(g[c], across[c]);
             }
-        }
-        Some(mu) => {
-            let [mx, my, mz] = thirds(mu);
-            let [gxq, gxr, gxm] = thirds_mut(gx);
-            let [out_x, out_y, out_z] = thirds_mut(gmu_out);
-            for k in 0..count {
-                let g = [Lanes(gx_i[k]), Lanes(gy_i[k]), Lanes(gz_i[k])];
-                let ug = g[2].scale_add::<I>(u[2], g[1].scale_add::<I>(u[1], g[0].scale(u[0])));
-                let mg = g[2].fma::<I>(Lanes(mz[k]), g[1].fma::<I>(Lanes(my[k]), g[0].times(Lanes(mx[k]))));
-                let (wq, dq) = filter.value_and_derivative::<I>(k);
-                gxq[k] = wq.fma::<I>(Lanes(gq[k]), Lanes(gxq[k])).0;
-                along = dq.times(Lanes(xq[k])).fma::<I>(Lanes(gq[k]), along);
-                let (wr, dr) = filter.value_and_derivative::<I>(count + k);
-                gxr[k] = wr.fma::<I>(ug, Lanes(gxr[k])).0;
-                along = dr.times(Lanes(xr[k])).fma::<I>(ug, along);
-                let radial = wr.times(Lanes(xr[k]));
+            if let Some(mu) = mu {
+                let gxq = gx.as_mut_ptr().add(k);
+                wq.fma(gq, load(gxq)).store(gxq);
+                let gxr = gx.as_mut_ptr().add(f + k);
+                wr.fma(ug, load(gxr)).store(gxr);
+                let m = [load(mu.as_ptr().add(k)), load(mu.as_ptr().add(f + k)), load(mu.as_ptr().add(2 * f + k))];
+                let mg = g[2].fma(m[2], g[1].fma(m[1], g[0].mul(m[0])));
+                let (wm, dm) = filter.value_and_derivative(2 * f + k);
+                let gxm = gx.as_mut_ptr().add(2 * f + k);
+                wm.fma(mg, load(gxm)).store(gxm);
+                let xm = load(x.as_ptr().add(2 * f + k));
+                along = dm.mul(xm).fma(mg, along);
+                let turned = wm.mul(xm);
                 for c in 0..3 {
-                    across[c] = radial.fma::<I>(g[c], across[c]);
+                    let out = gmu_out.as_mut_ptr().add(c * f + k);
+                    turned.fma(g[c], load(out)).store(out);
                 }
-                let (wm, dm) = filter.value_and_derivative::<I>(2 * count + k);
-                gxm[k] = wm.fma::<I>(mg, Lanes(gxm[k])).0;
-                along = dm.times(Lanes(xm[k])).fma::<I>(mg, along);
-                let turned = wm.times(Lanes(xm[k]));
-                out_x[k] = turned.fma::<I>(g[0], Lanes(out_x[k])).0;
-                out_y[k] = turned.fma::<I>(g[1], Lanes(out_y[k])).0;
-                out_z[k] = turned.fma::<I>(g[2], Lanes(out_z[k])).0;
             }
         }
     }
@@ -199,21 +269,4 @@ fn backward_pair<I: Isa, T: Real>(
     for c in 0..3 {
         gradient.direction[c] += across[c].sum();
     }
-}
-
-/// 3F numbers as three parts in blocks of eight: (q, R, μ) or (x, y, z). The lengths are said once, so that no index
-/// needs a check.
-#[inline(always)]
-fn thirds<T>(x: &[T]) -> [&[[T; LANES]]; 3] {
-    let f = x.len() / 3;
-    let part = |c: usize| &blocks(&x[c * f..(c + 1) * f])[..f / LANES];
-    [part(0), part(1), part(2)]
-}
-
-#[inline(always)]
-fn thirds_mut<T>(x: &mut [T]) -> [&mut [[T; LANES]]; 3] {
-    let f = x.len() / 3;
-    let (a, rest) = x.split_at_mut(f);
-    let (b, c) = rest.split_at_mut(f);
-    [&mut blocks_mut(a)[..f / LANES], &mut blocks_mut(b)[..f / LANES], &mut blocks_mut(c)[..f / LANES]]
 }

@@ -3,13 +3,14 @@
 mod dense;
 mod engine;
 mod filters;
-
 mod geometry;
 mod message;
 mod network;
 mod real;
 mod simd;
 mod update;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use engine::CpuBackend;
 pub use filters::Filters;
@@ -18,7 +19,7 @@ pub use real::Real;
 
 /// The vector instructions that the kernels use on this processor.
 pub fn instructions() -> &'static str {
-    simd::name()
+    simd::Instructions::best().name()
 }
 
 use super::Evaluation;

@@ -9,7 +9,7 @@ use super::filters::{Filters, Source};
 use super::geometry::Pairs;
 use super::message::{self, PairGradient, Row, Sender};
 use super::real::Real;
-use super::simd::{Isa, Kernel, dispatch, padded};
+use super::simd::padded;
 use super::update::{Saved, Update};
 use crate::backend::Evaluation;
 use crate::error::Result;
@@ -42,7 +42,7 @@ struct Kept<T> {
 
 /// The weights, and the sizes that go with them.
 struct Network<T> {
-    /// F, padded to whole blocks of eight.
+    /// F, padded to whole vectors.
     features: usize,
     layers: Vec<Layer<T>>,
     readout: Vec<Dense<T>>,
@@ -154,7 +154,7 @@ impl<T: Real> NetworkPotential<T> {
             let Kept { context, x, .. } = &mut self.kept[0];
             (self.scalars.par_chunks(block * f), context.par_chunks_mut(block * f), x.par_chunks_mut(block * 3 * f))
                 .into_par_iter()
-                .for_each(|(q, hidden, x)| dispatch(First { layer: &network.layers[0], f, q, hidden, x }));
+                .for_each(|(q, hidden, x)| send(&network.layers[0], f, q, hidden, x));
         }
         for l in 0..=last {
             let (done, rest) = self.kept.split_at_mut(l + 1);
@@ -188,7 +188,7 @@ impl<T: Real> NetworkPotential<T> {
                         .into_par_iter()
                         .for_each(|(forward, hidden, x)| {
                             let layer = &network.layers[l + 1];
-                            dispatch(Middle { forward, layer, hidden, x });
+                            Middle { forward, layer, hidden, x }.run();
                         });
                 }
                 None => {
@@ -200,7 +200,7 @@ impl<T: Real> NetworkPotential<T> {
                         gmu.par_chunks_mut(block * 3 * f),
                     )
                         .into_par_iter()
-                        .for_each(|(forward, energies, gq, gmu)| dispatch(Last { forward, energies, gq, gmu }));
+                        .for_each(|(forward, energies, gq, gmu)| Last { forward, energies, gq, gmu }.run());
                 }
             }
         }
@@ -237,7 +237,7 @@ impl<T: Real> NetworkPotential<T> {
                     gradients,
                 });
             match before.last_mut() {
-                None => messages.for_each(dispatch),
+                None => messages.for_each(|mut messages| messages.backward()),
                 Some(Kept { mu, vectors, hidden, coefficients, .. }) => {
                     let mu = mu.as_slice();
                     (
@@ -250,7 +250,7 @@ impl<T: Real> NetworkPotential<T> {
                         .for_each(|(messages, vectors, hidden, coefficients)| {
                             let messages = LayerBackward { mu: Some(mu), ..messages };
                             let update = &network.layers[l - 1].update;
-                            dispatch(Back { messages, update, saved: Saved { vectors, hidden, coefficients } });
+                            Back { messages, update, saved: Saved { vectors, hidden, coefficients } }.run();
                         });
                 }
             }
@@ -301,22 +301,6 @@ fn readout<T: Real>(model: &Model) -> Vec<Dense<T>> {
     hidden.iter().map(|dense| Dense::padded(dense, 1, 1)).chain([Dense::new(last)]).collect()
 }
 
-/// The first message's sender side: x of layer 0.
-struct First<'a, T> {
-    layer: &'a Layer<T>,
-    f: usize,
-    q: &'a [T],
-    hidden: &'a mut [T],
-    x: &'a mut [T],
-}
-
-impl<T: Real> Kernel for First<'_, T> {
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        send::<I, T>(self.layer, self.f, self.q, self.hidden, self.x);
-    }
-}
-
 /// Messages and update of one layer, for a block of atoms.
 struct LayerForward<'a, T> {
     network: &'a Network<T>,
@@ -334,8 +318,7 @@ struct LayerForward<'a, T> {
 }
 
 impl<T: Real> LayerForward<'_, T> {
-    #[inline(always)]
-    fn forward<I: Isa>(&mut self) {
+    fn forward(&mut self) {
         let f = self.network.features;
         let atoms = self.q.len() / f;
         let own = self.first * 3 * f..(self.first + atoms) * 3 * f;
@@ -345,7 +328,7 @@ impl<T: Real> LayerForward<'_, T> {
         }
         for a in 0..atoms {
             let pairs = self.pairs.row(self.first + a);
-            message::forward::<I, T>(
+            message::forward(
                 &Row { filters: &self.network.filters, layer: self.layer, pairs },
                 self.x,
                 self.vectors_before,
@@ -354,7 +337,7 @@ impl<T: Real> LayerForward<'_, T> {
             );
         }
         let last = self.layer + 1 == self.network.layers.len();
-        self.network.layers[self.layer].update.forward::<I>(atoms, last, self.q, self.mu, &mut self.saved);
+        self.network.layers[self.layer].update.forward(atoms, last, self.q, self.mu, &mut self.saved);
     }
 }
 
@@ -366,11 +349,10 @@ struct Middle<'a, T> {
     x: &'a mut [T],
 }
 
-impl<T: Real> Kernel for Middle<'_, T> {
-    #[inline(always)]
-    fn run<I: Isa>(mut self) {
-        self.forward.forward::<I>();
-        send::<I, T>(self.layer, self.forward.network.features, self.forward.q, self.hidden, self.x);
+impl<T: Real> Middle<'_, T> {
+    fn run(mut self) {
+        self.forward.forward();
+        send(self.layer, self.forward.network.features, self.forward.q, self.hidden, self.x);
     }
 }
 
@@ -382,15 +364,14 @@ struct Last<'a, T> {
     gmu: &'a mut [T],
 }
 
-impl<T: Real> Kernel for Last<'_, T> {
-    #[inline(always)]
-    fn run<I: Isa>(mut self) {
-        self.forward.forward::<I>();
+impl<T: Real> Last<'_, T> {
+    fn run(mut self) {
+        self.forward.forward();
         let network = self.forward.network;
-        read_out::<I, T>(&network.readout, self.forward.q, self.energies, self.gq);
+        read_out(&network.readout, self.forward.q, self.energies, self.gq);
         self.gmu.fill(T::zero());
         let update = &network.layers[self.forward.layer].update;
-        update.backward::<I>(self.energies.len(), self.gq, self.gmu, &self.forward.saved);
+        update.backward(self.energies.len(), self.gq, self.gmu, &self.forward.saved);
     }
 }
 
@@ -416,8 +397,7 @@ struct LayerBackward<'a, T> {
 }
 
 impl<T: Real> LayerBackward<'_, T> {
-    #[inline(always)]
-    fn backward<I: Isa>(&mut self) {
+    fn backward(&mut self) {
         let f = self.network.features;
         let atoms = self.gq.len() / f;
         let first = self.first;
@@ -428,7 +408,7 @@ impl<T: Real> LayerBackward<'_, T> {
         for a in 0..atoms {
             let atom = first + a;
             let vectors = atom * 3 * f..(atom + 1) * 3 * f;
-            message::backward::<I, T>(
+            message::backward(
                 &Row { filters: &self.network.filters, layer: self.layer, pairs: self.pairs.row(atom) },
                 &Sender { x: &self.x[vectors.clone()], mu: self.mu.map(|mu| &mu[vectors]) },
                 self.centres,
@@ -440,15 +420,8 @@ impl<T: Real> LayerBackward<'_, T> {
         // The first layer's scalars are the embedding, which no position changes.
         if self.layer > 0 {
             let hidden = &self.context[first * f..(first + atoms) * f];
-            send_backward::<I, T>(&self.network.layers[self.layer], f, hidden, &gx, self.gq);
+            send_backward(&self.network.layers[self.layer], f, hidden, &gx, self.gq);
         }
-    }
-}
-
-impl<T: Real> Kernel for LayerBackward<'_, T> {
-    #[inline(always)]
-    fn run<I: Isa>(mut self) {
-        self.backward::<I>();
     }
 }
 
@@ -459,25 +432,23 @@ struct Back<'a, T> {
     saved: Saved<'a, T>,
 }
 
-impl<T: Real> Kernel for Back<'_, T> {
-    #[inline(always)]
-    fn run<I: Isa>(mut self) {
-        self.messages.backward::<I>();
+impl<T: Real> Back<'_, T> {
+    fn run(mut self) {
+        self.messages.backward();
         let atoms = self.messages.gq.len() / self.messages.network.features;
-        self.update.backward::<I>(atoms, self.messages.gq, self.messages.gmu, &self.saved);
+        self.update.backward(atoms, self.messages.gq, self.messages.gmu, &self.saved);
     }
 }
 
 /// x = W2 σ(W1 q + b1) + b2, or (q, 1, 1) where the architecture sends scalars as they are.
-#[inline(always)]
-fn send<I: Isa, T: Real>(layer: &Layer<T>, f: usize, q: &[T], hidden: &mut [T], x: &mut [T]) {
+fn send<T: Real>(layer: &Layer<T>, f: usize, q: &[T], hidden: &mut [T], x: &mut [T]) {
     match &layer.context {
         Some([first, second]) => {
             let atoms = q.len() / f;
-            first.forward::<I>(atoms, q, hidden);
+            first.forward(atoms, q, hidden);
             let mut active = vec![T::zero(); hidden.len()];
             silu(hidden, &mut active);
-            second.forward::<I>(atoms, &active, x);
+            second.forward(atoms, &active, x);
         }
         None => {
             for (x, q) in x.chunks_exact_mut(3 * f).zip(q.chunks_exact(f)) {
@@ -489,15 +460,14 @@ fn send<I: Isa, T: Real>(layer: &Layer<T>, f: usize, q: &[T], hidden: &mut [T], 
 }
 
 /// The adjoint of [`send`]: adds to g_q `[atoms][F]` what x's gradient `[atoms][3F]` makes of it.
-#[inline(always)]
-fn send_backward<I: Isa, T: Real>(layer: &Layer<T>, f: usize, hidden: &[T], gx: &[T], gq: &mut [T]) {
+fn send_backward<T: Real>(layer: &Layer<T>, f: usize, hidden: &[T], gx: &[T], gq: &mut [T]) {
     match &layer.context {
         Some([first, second]) => {
             let atoms = gq.len() / f;
             let mut gh = vec![T::zero(); hidden.len()];
-            second.backward::<I>(atoms, gx, false, &mut gh);
+            second.backward(atoms, gx, false, &mut gh);
             silu_backward(hidden, &mut gh);
-            first.backward::<I>(atoms, &gh, true, gq);
+            first.backward(atoms, &gh, true, gq);
         }
         None => {
             for (gq, gx) in gq.chunks_exact_mut(f).zip(gx.chunks_exact(3 * f)) {
@@ -510,8 +480,7 @@ fn send_backward<I: Isa, T: Real>(layer: &Layer<T>, f: usize, hidden: &[T], gx: 
 }
 
 /// Per-atom energies in the network's unit, and their gradient with respect to the final scalars.
-#[inline(always)]
-fn read_out<I: Isa, T: Real>(layers: &[Dense<T>], q: &[T], energies: &mut [T], gq: &mut [T]) {
+fn read_out<T: Real>(layers: &[Dense<T>], q: &[T], energies: &mut [T], gq: &mut [T]) {
     let atoms = energies.len();
     let deepest = layers.len() - 1;
     // Values before each activation.
@@ -519,20 +488,20 @@ fn read_out<I: Isa, T: Real>(layers: &[Dense<T>], q: &[T], energies: &mut [T], g
     let mut input = q.to_vec();
     for dense in &layers[..deepest] {
         let mut h = vec![T::zero(); atoms * dense.outputs];
-        dense.forward::<I>(atoms, &input, &mut h);
+        dense.forward(atoms, &input, &mut h);
         input = vec![T::zero(); h.len()];
         silu(&h, &mut input);
         hidden.push(h);
     }
-    layers[deepest].forward::<I>(atoms, &input, energies);
+    layers[deepest].forward(atoms, &input, energies);
     let mut gradient = vec![T::one(); atoms];
     for (dense, h) in layers[1..].iter().zip(&hidden).rev() {
         let mut before = vec![T::zero(); atoms * dense.inputs];
-        dense.backward::<I>(atoms, &gradient, false, &mut before);
+        dense.backward(atoms, &gradient, false, &mut before);
         silu_backward(h, &mut before);
         gradient = before;
     }
-    layers[0].backward::<I>(atoms, &gradient, false, gq);
+    layers[0].backward(atoms, &gradient, false, gq);
 }
 
 /// Splits what belongs to pairs into the parts of each block of atoms.

@@ -1,6 +1,7 @@
 //! The two precisions of the network.
 
 use super::network::Passes;
+use super::simd::{Isa, Vector};
 use num_traits::{Float, NumAssign};
 
 /// `f32` or `f64`.
@@ -10,18 +11,45 @@ pub trait Real:
     /// `"f32"` or `"f64"`.
     const NAME: &'static str;
 
+    /// Numbers in 64 bytes: outputs of a dense layer that are computed together.
+    const PANEL: usize;
+
+    /// Vectors of this precision under an instruction set.
+    type Vector<I: Isa>: Vector<Self>;
+
     /// Narrows a float64.
     fn of(value: f64) -> Self;
 
     /// Widens to float64.
     fn wide(self) -> f64;
 
-    /// e^x to the last digits of the precision, in a form that vector units can follow where that matters.
+    /// e^x to the last digits of the precision.
     fn exponential(self) -> Self;
 }
 
+/// The constants of the exponential of a float32.
+pub(super) struct Exp {
+    /// Largest |x|.
+    pub limit: f32,
+    /// Adding and subtracting 1.5·2²³ rounds to a whole number.
+    pub round: f32,
+    /// ln 2 in two parts: the first has so few bits that its product with n is exact.
+    pub ln_2: [f32; 2],
+    /// Taylor's series from r⁷ down to 1.
+    pub series: [f32; 8],
+}
+
+pub(super) const EXP: Exp = Exp {
+    limit: 87.0,
+    round: 12_582_912.0,
+    ln_2: [0.693_359_4, -2.121_944_4e-4],
+    series: [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0],
+};
+
 impl Real for f32 {
     const NAME: &'static str = "f32";
+    const PANEL: usize = 16;
+    type Vector<I: Isa> = I::F32;
 
     #[inline(always)]
     fn of(value: f64) -> Self {
@@ -37,21 +65,18 @@ impl Real for f32 {
     /// Saturates at about e^±87.
     #[inline(always)]
     fn exponential(self) -> Self {
-        // Adding and subtracting 1.5·2²³ rounds to a whole number.
-        const ROUND: f32 = 12_582_912.0;
-        // ln 2 in two parts: the first has so few bits that its product with n is exact.
-        const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-        let x = self.clamp(-87.0, 87.0);
-        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
-        let r = (x - n * LN_2[0]) - n * LN_2[1];
-        let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-        let power = series.iter().fold(1.0 / 5040.0, |sum, c| sum * r + c);
+        let x = self.clamp(-EXP.limit, EXP.limit);
+        let n = (x * std::f32::consts::LOG2_E + EXP.round) - EXP.round;
+        let r = (x - n * EXP.ln_2[0]) - n * EXP.ln_2[1];
+        let power = EXP.series[1..].iter().fold(EXP.series[0], |sum, c| sum * r + c);
         f32::from_bits(power.to_bits().wrapping_add(((n as i32) << 23) as u32))
     }
 }
 
 impl Real for f64 {
     const NAME: &'static str = "f64";
+    const PANEL: usize = 8;
+    type Vector<I: Isa> = I::F64;
 
     #[inline(always)]
     fn of(value: f64) -> Self {

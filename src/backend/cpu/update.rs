@@ -2,7 +2,7 @@
 
 use super::dense::{Dense, silu, silu_backward};
 use super::real::Real;
-use super::simd::Isa;
+use super::simd::{Isa, Kernel, V, Vector, dispatch, get, put};
 use crate::model;
 
 /// What the adjoint of an update needs from the forward pass, for a block of atoms.
@@ -46,11 +46,10 @@ impl<T: Real> Update<T> {
 
     /// Updates q `[atom][F]` and μ `[atom][c][F]` of `atoms` atoms. In the last layer μ is left alone: it cannot
     /// reach the energy.
-    #[inline(always)]
-    pub fn forward<I: Isa>(&self, atoms: usize, last: bool, q: &mut [T], mu: &mut [T], saved: &mut Saved<T>) {
+    pub fn forward(&self, atoms: usize, last: bool, q: &mut [T], mu: &mut [T], saved: &mut Saved<T>) {
         let f = q.len() / atoms;
         match self {
-            Update::Mixing { channel_mix, .. } => channel_mix.forward::<I>(3 * atoms, mu, saved.vectors),
+            Update::Mixing { channel_mix, .. } => channel_mix.forward(3 * atoms, mu, saved.vectors),
             Update::Cartesian { .. } => {
                 for (kept, mu) in saved.vectors.chunks_exact_mut(6 * f).zip(mu.chunks_exact(3 * f)) {
                     kept[..3 * f].copy_from_slice(mu);
@@ -59,149 +58,318 @@ impl<T: Real> Update<T> {
         }
         // [q, n], 2F an atom
         let mut input = vec![T::zero(); 2 * f * atoms];
-        for (atom, input) in input.chunks_exact_mut(2 * f).enumerate() {
-            let (scalars, norms) = input.split_at_mut(f);
-            scalars.copy_from_slice(&q[atom * f..(atom + 1) * f]);
-            self.norms(&saved.vectors[atom * 6 * f..(atom + 1) * 6 * f], norms);
-        }
+        dispatch(Input { update: self, f, q, vectors: saved.vectors, input: &mut input });
         let [first, second] = self.context();
-        first.forward::<I>(atoms, &input, saved.hidden);
+        first.forward(atoms, &input, saved.hidden);
         let mut active = vec![T::zero(); f * atoms];
         silu(saved.hidden, &mut active);
-        second.forward::<I>(atoms, &active, saved.coefficients);
+        second.forward(atoms, &active, saved.coefficients);
+        dispatch(Apply { update: self, f, last, q, mu, saved });
+    }
 
-        for atom in 0..atoms {
-            let q = &mut q[atom * f..(atom + 1) * f];
-            let mu = &mut mu[atom * 3 * f..(atom + 1) * 3 * f];
-            let a = &saved.coefficients[atom * 3 * f..(atom + 1) * 3 * f];
-            match self {
-                // q += a^q + a^qμ Σ V Y,  μ += a^μ Y
-                Update::Mixing { .. } => {
-                    let vy = &saved.vectors[atom * 6 * f..(atom + 1) * 6 * f];
-                    for k in 0..f {
-                        let s = (0..3).map(|c| vy[2 * c * f + k] * vy[(2 * c + 1) * f + k]).sum::<T>();
-                        q[k] += a[k] + a[2 * f + k] * s;
-                    }
-                    for c in (0..3).filter(|_| !last) {
-                        for k in 0..f {
-                            mu[c * f + k] += a[f + k] * vy[(2 * c + 1) * f + k];
-                        }
-                    }
-                }
-                // q += a1,  μ ← μ a2 + (T μ) a3
-                Update::Cartesian { mixing, .. } => {
-                    for k in 0..f {
-                        q[k] += a[k];
-                    }
-                    if let (Some(t), false) = (mixing, last) {
-                        for k in 0..f {
-                            let v: [T; 3] = std::array::from_fn(|c| mu[c * f + k]);
-                            for c in 0..3 {
-                                let turned = t[c][0] * v[0] + t[c][1] * v[1] + t[c][2] * v[2];
-                                mu[c * f + k] = v[c] * a[f + k] + turned * a[2 * f + k];
-                            }
-                        }
-                    }
-                }
-            }
+    /// Turns the gradients g_q `[atom][F]`, g_μ `[atom][c][F]` after the block into those before it. In the last
+    /// layer g_μ is zero on entry.
+    pub fn backward(&self, atoms: usize, gq: &mut [T], gmu: &mut [T], saved: &Saved<T>) {
+        let f = gq.len() / atoms;
+        let scratch = |stride: usize| vec![T::zero(); stride * f * atoms];
+        let mut ga = scratch(3);
+        dispatch(Coefficients { update: self, f, gq, gmu, vectors: saved.vectors, ga: &mut ga });
+        let [first, second] = self.context();
+        let mut gh = scratch(1);
+        second.backward(atoms, &ga, false, &mut gh);
+        silu_backward(saved.hidden, &mut gh);
+        let mut gin = scratch(2);
+        first.backward(atoms, &gh, false, &mut gin);
+        let mut gvy = match self {
+            Update::Mixing { .. } => scratch(6),
+            Update::Cartesian { .. } => Vec::new(),
+        };
+        dispatch(Gradients { update: self, f, gin: &gin, gq, gmu, saved, gvy: &mut gvy });
+        if let Update::Mixing { channel_mix, .. } = self {
+            channel_mix.backward(3 * atoms, &gvy, true, gmu);
         }
     }
 
     /// n of one atom from its saved vectors (6F).
     #[inline(always)]
-    fn norms(&self, vectors: &[T], norms: &mut [T]) {
+    fn norms<I: Isa>(&self, vectors: &[T], norms: &mut [T]) {
         let f = norms.len();
         let (stride, epsilon) = match self {
             Update::Mixing { epsilon, .. } => (2 * f, *epsilon),
             Update::Cartesian { .. } => (f, T::zero()),
         };
-        for (k, n) in norms.iter_mut().enumerate() {
-            let square = (0..3).map(|c| vectors[c * stride + k] * vectors[c * stride + k]).sum::<T>();
-            *n = (square + epsilon).sqrt();
+        let epsilon = V::<I, T>::splat(epsilon);
+        for k in (0..f).step_by(V::<I, T>::LEN) {
+            let mut square = epsilon;
+            for c in 0..3 {
+                let v = get::<I, T>(vectors, c * stride + k);
+                square = v.fma(v, square);
+            }
+            put::<I, T>(square.sqrt(), norms, k);
         }
     }
+}
 
-    /// Turns the gradients g_q `[atom][F]`, g_μ `[atom][c][F]` after the block into those before it. In the last
-    /// layer g_μ is zero on entry.
+/// The context's input [q, n] of each atom.
+struct Input<'a, T> {
+    update: &'a Update<T>,
+    f: usize,
+    q: &'a [T],
+    vectors: &'a [T],
+    input: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Input<'_, T> {
     #[inline(always)]
-    pub fn backward<I: Isa>(&self, atoms: usize, gq: &mut [T], gmu: &mut [T], saved: &Saved<T>) {
-        let f = gq.len() / atoms;
-        let zeros = |n: usize| vec![T::zero(); n * atoms];
-        // G = gradient of the coefficients
-        let mut ga = zeros(3 * f);
-        for atom in 0..atoms {
-            let (gq, gmu) = (&gq[atom * f..(atom + 1) * f], &gmu[atom * 3 * f..(atom + 1) * 3 * f]);
-            let ga = &mut ga[atom * 3 * f..(atom + 1) * 3 * f];
-            let v = &saved.vectors[atom * 6 * f..(atom + 1) * 6 * f];
-            for k in 0..f {
-                let g: [T; 3] = std::array::from_fn(|c| gmu[c * f + k]);
-                ga[k] = gq[k];
-                match self {
-                    Update::Mixing { .. } => {
-                        let y: [T; 3] = std::array::from_fn(|c| v[(2 * c + 1) * f + k]);
-                        let s = (0..3).map(|c| v[2 * c * f + k] * y[c]).sum::<T>();
-                        ga[f + k] = (0..3).map(|c| g[c] * y[c]).sum::<T>();
-                        ga[2 * f + k] = gq[k] * s;
-                    }
-                    Update::Cartesian { mixing, .. } => {
-                        let m: [T; 3] = std::array::from_fn(|c| v[c * f + k]);
-                        ga[f + k] = (0..3).map(|c| g[c] * m[c]).sum::<T>();
-                        ga[2 * f + k] = mixing.map_or(T::zero(), |t| {
-                            (0..3).map(|c| g[c] * (t[c][0] * m[0] + t[c][1] * m[1] + t[c][2] * m[2])).sum::<T>()
-                        });
-                    }
-                }
-            }
+    fn run<I: Isa>(self) {
+        let f = self.f;
+        for (atom, input) in self.input.chunks_exact_mut(2 * f).enumerate() {
+            let (scalars, norms) = input.split_at_mut(f);
+            scalars.copy_from_slice(&self.q[atom * f..(atom + 1) * f]);
+            self.update.norms::<I>(&self.vectors[atom * 6 * f..(atom + 1) * 6 * f], norms);
         }
-        let [first, second] = self.context();
-        let mut gh = zeros(f);
-        second.backward::<I>(atoms, &ga, false, &mut gh);
-        silu_backward(saved.hidden, &mut gh);
-        let mut gin = zeros(2 * f);
-        first.backward::<I>(atoms, &gh, false, &mut gin);
+    }
+}
 
-        let mut norms = vec![T::zero(); f];
-        let mut gvy = match self {
-            Update::Mixing { .. } => zeros(6 * f),
-            Update::Cartesian { .. } => Vec::new(),
-        };
-        for atom in 0..atoms {
-            let (gq, gmu) = (&mut gq[atom * f..(atom + 1) * f], &mut gmu[atom * 3 * f..(atom + 1) * 3 * f]);
-            let a = &saved.coefficients[atom * 3 * f..(atom + 1) * 3 * f];
-            let v = &saved.vectors[atom * 6 * f..(atom + 1) * 6 * f];
-            let (g_scalar, g_norm) = gin[atom * 2 * f..(atom + 1) * 2 * f].split_at(f);
-            self.norms(v, &mut norms);
-            match self {
-                // g_V = g_q a^qμ Y + g_n V / n,  g_Y = g_q a^qμ V + g_μ a^μ
-                Update::Mixing { .. } => {
-                    let gvy = &mut gvy[atom * 6 * f..(atom + 1) * 6 * f];
-                    for c in 0..3 {
-                        for k in 0..f {
-                            let (at_v, at_y) = (2 * c * f + k, (2 * c + 1) * f + k);
-                            let shared = gq[k] * a[2 * f + k];
-                            gvy[at_v] = shared * v[at_y] + g_norm[k] * v[at_v] / norms[k];
-                            gvy[at_y] = shared * v[at_v] + gmu[c * f + k] * a[f + k];
-                        }
-                    }
-                }
-                // g_μ ← g_μ a2 + Tᵀ g_μ a3 + g_n μ / |μ|, the last term 0 where μ = 0
+/// What the coefficients do to q and μ.
+struct Apply<'a, 'b, T> {
+    update: &'a Update<T>,
+    f: usize,
+    last: bool,
+    q: &'a mut [T],
+    mu: &'a mut [T],
+    saved: &'a Saved<'b, T>,
+}
+
+impl<T: Real> Kernel for Apply<'_, '_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let f = self.f;
+        for (atom, q) in self.q.chunks_exact_mut(f).enumerate() {
+            let mu = &mut self.mu[atom * 3 * f..(atom + 1) * 3 * f];
+            let a = &self.saved.coefficients[atom * 3 * f..(atom + 1) * 3 * f];
+            let vectors = &self.saved.vectors[atom * 6 * f..(atom + 1) * 6 * f];
+            match self.update {
+                Update::Mixing { .. } => mix::<I, T>(a, vectors, self.last, q, mu),
                 Update::Cartesian { mixing, .. } => {
-                    for k in 0..f {
-                        let g: [T; 3] = std::array::from_fn(|c| gmu[c * f + k]);
-                        let slope = if norms[k] > T::zero() { g_norm[k] / norms[k] } else { T::zero() };
-                        for c in 0..3 {
-                            let turned = mixing.map_or(T::zero(), |t| t[0][c] * g[0] + t[1][c] * g[1] + t[2][c] * g[2]);
-                            gmu[c * f + k] = g[c] * a[f + k] + turned * a[2 * f + k] + slope * v[c * f + k];
-                        }
-                    }
+                    let mixing = if self.last { None } else { *mixing };
+                    turn::<I, T>(a, mixing, q, mu);
                 }
-            }
-            for k in 0..f {
-                gq[k] += g_scalar[k];
             }
         }
-        if let Update::Mixing { channel_mix, .. } = self {
-            channel_mix.backward::<I>(3 * atoms, &gvy, true, gmu);
+    }
+}
+
+/// G, the gradient of the coefficients.
+struct Coefficients<'a, T> {
+    update: &'a Update<T>,
+    f: usize,
+    gq: &'a [T],
+    gmu: &'a [T],
+    vectors: &'a [T],
+    ga: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Coefficients<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let f = self.f;
+        for (atom, ga) in self.ga.chunks_exact_mut(3 * f).enumerate() {
+            let gq = &self.gq[atom * f..(atom + 1) * f];
+            let gmu = &self.gmu[atom * 3 * f..(atom + 1) * 3 * f];
+            let vectors = &self.vectors[atom * 6 * f..(atom + 1) * 6 * f];
+            match self.update {
+                Update::Mixing { .. } => mix_coefficients::<I, T>(gq, gmu, vectors, ga),
+                Update::Cartesian { mixing, .. } => turn_coefficients::<I, T>(gq, gmu, vectors, *mixing, ga),
+            }
+        }
+    }
+}
+
+/// The gradients before the block, but for what passes through the channel mix: its gradient is `gvy`.
+struct Gradients<'a, 'b, T> {
+    update: &'a Update<T>,
+    f: usize,
+    /// Gradient of the context's input.
+    gin: &'a [T],
+    gq: &'a mut [T],
+    gmu: &'a mut [T],
+    saved: &'a Saved<'b, T>,
+    gvy: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Gradients<'_, '_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let f = self.f;
+        let mut norms = vec![T::zero(); f];
+        for (atom, gq) in self.gq.chunks_exact_mut(f).enumerate() {
+            let gmu = &mut self.gmu[atom * 3 * f..(atom + 1) * 3 * f];
+            let a = &self.saved.coefficients[atom * 3 * f..(atom + 1) * 3 * f];
+            let vectors = &self.saved.vectors[atom * 6 * f..(atom + 1) * 6 * f];
+            let (g_scalar, g_norm) = self.gin[atom * 2 * f..(atom + 1) * 2 * f].split_at(f);
+            self.update.norms::<I>(vectors, &mut norms);
+            match self.update {
+                Update::Mixing { .. } => {
+                    let gvy = &mut self.gvy[atom * 6 * f..(atom + 1) * 6 * f];
+                    mix_backward::<I, T>(a, vectors, gq, gmu, (g_norm, &norms), gvy);
+                }
+                Update::Cartesian { mixing, .. } => {
+                    turn_backward::<I, T>(a, vectors, *mixing, (g_norm, &norms), gmu);
+                }
+            }
+            for k in (0..f).step_by(V::<I, T>::LEN) {
+                put::<I, T>(get::<I, T>(gq, k).add(get::<I, T>(g_scalar, k)), gq, k);
+            }
+        }
+    }
+}
+
+// One atom each; `vectors` are the 6F that were saved, `a` the 3F coefficients.
+
+/// q += a^q + a^qμ Σ V Y,  μ += a^μ Y; no μ in the last layer.
+#[inline(always)]
+fn mix<I: Isa, T: Real>(a: &[T], vectors: &[T], last: bool, q: &mut [T], mu: &mut [T]) {
+    let f = q.len();
+    for k in (0..f).step_by(V::<I, T>::LEN) {
+        let along = get::<I, T>(a, f + k);
+        let mut product = V::<I, T>::zero();
+        for c in 0..3 {
+            let y = get::<I, T>(vectors, (2 * c + 1) * f + k);
+            product = get::<I, T>(vectors, 2 * c * f + k).fma(y, product);
+            if !last {
+                put::<I, T>(along.fma(y, get::<I, T>(mu, c * f + k)), mu, c * f + k);
+            }
+        }
+        let change = get::<I, T>(a, 2 * f + k).fma(product, get::<I, T>(a, k));
+        put::<I, T>(get::<I, T>(q, k).add(change), q, k);
+    }
+}
+
+/// G = (g_q, Σ_c g_μ,c Y_c, g_q Σ_c V_c Y_c).
+#[inline(always)]
+fn mix_coefficients<I: Isa, T: Real>(gq: &[T], gmu: &[T], vectors: &[T], ga: &mut [T]) {
+    let f = gq.len();
+    for k in (0..f).step_by(V::<I, T>::LEN) {
+        let (mut along, mut product) = (V::<I, T>::zero(), V::<I, T>::zero());
+        for c in 0..3 {
+            let y = get::<I, T>(vectors, (2 * c + 1) * f + k);
+            product = get::<I, T>(vectors, 2 * c * f + k).fma(y, product);
+            along = get::<I, T>(gmu, c * f + k).fma(y, along);
+        }
+        let gq = get::<I, T>(gq, k);
+        put::<I, T>(gq, ga, k);
+        put::<I, T>(along, ga, f + k);
+        put::<I, T>(gq.mul(product), ga, 2 * f + k);
+    }
+}
+
+/// g_V = g_q a^qμ Y + g_n V / n,  g_Y = g_q a^qμ V + g_μ a^μ.
+#[inline(always)]
+fn mix_backward<I: Isa, T: Real>(
+    a: &[T],
+    vectors: &[T],
+    gq: &[T],
+    gmu: &[T],
+    (g_norm, norms): (&[T], &[T]),
+    gvy: &mut [T],
+) {
+    let f = gq.len();
+    for k in (0..f).step_by(V::<I, T>::LEN) {
+        let shared = get::<I, T>(gq, k).mul(get::<I, T>(a, 2 * f + k));
+        let slope = get::<I, T>(g_norm, k).div(get::<I, T>(norms, k));
+        let along = get::<I, T>(a, f + k);
+        for c in 0..3 {
+            let (at_v, at_y) = (2 * c * f + k, (2 * c + 1) * f + k);
+            let (v, y) = (get::<I, T>(vectors, at_v), get::<I, T>(vectors, at_y));
+            put::<I, T>(shared.fma(y, slope.mul(v)), gvy, at_v);
+            put::<I, T>(shared.fma(v, get::<I, T>(gmu, c * f + k).mul(along)), gvy, at_y);
+        }
+    }
+}
+
+/// (T v)_a = Σ_b T_ab v_b for vectors of features; a layer without T has none of it.
+#[inline(always)]
+fn turned<I: Isa, T: Real>(t: Option<[[T; 3]; 3]>, v: [V<I, T>; 3]) -> [V<I, T>; 3] {
+    let mut out = [V::<I, T>::zero(); 3];
+    if let Some(t) = t {
+        for a in 0..3 {
+            for b in 0..3 {
+                out[a] = v[b].fma(V::<I, T>::splat(t[a][b]), out[a]);
+            }
+        }
+    }
+    out
+}
+
+/// The three components of F vectors from the feature `k` on.
+#[inline(always)]
+fn components<I: Isa, T: Real>(mu: &[T], f: usize, k: usize) -> [V<I, T>; 3] {
+    [get::<I, T>(mu, k), get::<I, T>(mu, f + k), get::<I, T>(mu, 2 * f + k)]
+}
+
+/// q += a1,  μ ← μ a2 + (T μ) a3; μ stays as it is without T, which is what the last layer is given.
+#[inline(always)]
+fn turn<I: Isa, T: Real>(a: &[T], t: Option<[[T; 3]; 3]>, q: &mut [T], mu: &mut [T]) {
+    let f = q.len();
+    for k in (0..f).step_by(V::<I, T>::LEN) {
+        put::<I, T>(get::<I, T>(q, k).add(get::<I, T>(a, k)), q, k);
+        if t.is_some() {
+            let v = components::<I, T>(mu, f, k);
+            let turned = turned::<I, T>(t, v);
+            let (a2, a3) = (get::<I, T>(a, f + k), get::<I, T>(a, 2 * f + k));
+            for c in 0..3 {
+                put::<I, T>(turned[c].fma(a3, v[c].mul(a2)), mu, c * f + k);
+            }
+        }
+    }
+}
+
+/// G = (g_q, Σ_c g_μ,c μ_c, Σ_c g_μ,c (T μ)_c).
+#[inline(always)]
+fn turn_coefficients<I: Isa, T: Real>(gq: &[T], gmu: &[T], vectors: &[T], t: Option<[[T; 3]; 3]>, ga: &mut [T]) {
+    let f = gq.len();
+    for k in (0..f).step_by(V::<I, T>::LEN) {
+        let v = components::<I, T>(vectors, f, k);
+        let turned = turned::<I, T>(t, v);
+        let (mut straight, mut across) = (V::<I, T>::zero(), V::<I, T>::zero());
+        for c in 0..3 {
+            let g = get::<I, T>(gmu, c * f + k);
+            straight = g.fma(v[c], straight);
+            across = g.fma(turned[c], across);
+        }
+        put::<I, T>(get::<I, T>(gq, k), ga, k);
+        put::<I, T>(straight, ga, f + k);
+        put::<I, T>(across, ga, 2 * f + k);
+    }
+}
+
+/// g_μ ← g_μ a2 + Tᵀ g_μ a3 + g_n μ / |μ|, the last term 0 where μ = 0.
+#[inline(always)]
+fn turn_backward<I: Isa, T: Real>(
+    a: &[T],
+    vectors: &[T],
+    t: Option<[[T; 3]; 3]>,
+    (g_norm, norms): (&[T], &[T]),
+    gmu: &mut [T],
+) {
+    let f = norms.len();
+    let mut transposed = t;
+    if let (Some(to), Some(t)) = (&mut transposed, t) {
+        for a in 0..3 {
+            for b in 0..3 {
+                to[a][b] = t[b][a];
+            }
+        }
+    }
+    for k in (0..f).step_by(V::<I, T>::LEN) {
+        let g = components::<I, T>(gmu, f, k);
+        let turned = turned::<I, T>(transposed, g);
+        let slope = get::<I, T>(g_norm, k).div_or_zero(get::<I, T>(norms, k));
+        let (a2, a3) = (get::<I, T>(a, f + k), get::<I, T>(a, 2 * f + k));
+        for c in 0..3 {
+            let straight = slope.fma(get::<I, T>(vectors, c * f + k), g[c].mul(a2));
+            put::<I, T>(turned[c].fma(a3, straight), gmu, c * f + k);
         }
     }
 }
