@@ -85,11 +85,14 @@ impl Dimension {
 pub fn model_energy_unit(name: &str) -> Option<f64> {
     const ELEMENTARY_CHARGE_2014: f64 = 1.602_176_620_8e-19;
     const AVOGADRO_2014: f64 = 6.022_140_857e23;
+    const HARTREE_2014: f64 = 27.211_386_024_367_243;
     match name.to_ascii_lowercase().as_str() {
         "ev" => Some(1.0),
+        "mev" => Some(1e-3),
         "kcal/mol" => Some(4184.0 / AVOGADRO_2014 / ELEMENTARY_CHARGE_2014),
         "kj/mol" => Some(1000.0 / AVOGADRO_2014 / ELEMENTARY_CHARGE_2014),
-        "hartree" | "ha" => Some(27.211_386_024_367_243),
+        "hartree" | "ha" => Some(HARTREE_2014),
+        "rydberg" | "ry" => Some(0.5 * HARTREE_2014),
         _ => None,
     }
 }
@@ -99,6 +102,7 @@ pub fn model_length_unit(name: &str) -> Option<f64> {
     match name.to_ascii_lowercase().as_str() {
         "angstrom" | "å" | "ang" => Some(1.0),
         "nm" => Some(10.0),
+        "pm" => Some(0.01),
         "bohr" => Some(0.529_177_210_563_841_1),
         _ => None,
     }
@@ -127,6 +131,7 @@ mod tests {
         let close = |name: &str, value: f64| assert!((model_energy_unit(name).unwrap() / value - 1.0).abs() < 1e-15);
         close("kcal/mol", 0.043_364_103_900_593_22);
         close("kJ/mol", 0.010_364_269_574_711_57);
+        close("rydberg", 13.605_693_012_183_622);
         assert_eq!(model_energy_unit("fortnight"), None);
     }
 

@@ -163,6 +163,15 @@ fn a_student_network_is_announced_once() {
 }
 
 #[test]
+fn info_names_the_radial_functions_and_what_layers_share() {
+    let info = |network: &str| Bench::new(network, &molecule(), INPUT).succeed(&["info", "model.safetensors"]);
+    let text = info("painn-bessel");
+    assert!(text.contains("radial basis 8 spherical Bessel functions\nlayers share nothing\n"), "{text}");
+    let text = info("painn-shared");
+    assert!(text.contains("8 Gaussian functions\nlayers share filters, message and update blocks\n"), "{text}");
+}
+
+#[test]
 fn evaluate_writes_what_the_library_computes() {
     let bench = Bench::new("painn", &molecule(), INPUT);
     let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 80.0, 70.0], [true, true, false]).unwrap();

@@ -2,14 +2,12 @@
 
 mod common;
 
-use common::models::{ModelFile, SMALL, Sizes, random_system};
+use common::models::{ModelFile, NETWORKS, SMALL, Sizes, random_system};
 use nalgebra::{Matrix3, Rotation3, Vector3};
 use verlet::backend::Evaluation;
 use verlet::backend::cpu::{Filters, NetworkPotential, Potential, Real};
 use verlet::model::Model;
 use verlet::system::{Cell, System};
-
-const ARCHITECTURES: [&str; 2] = ["painn", "student"];
 
 fn evaluate_as<T: Real>(model: &Model, system: &System, filters: Filters) -> Evaluation {
     let mut potential = NetworkPotential::<T>::new(model, &system.atomic_numbers, 0.3, filters).unwrap();
@@ -36,8 +34,13 @@ fn systems() -> Vec<System> {
     ]
 }
 
-fn model(architecture: &str) -> Model {
-    ModelFile::random(architecture, SMALL, 11).load().unwrap()
+/// The networks whose energy is smooth at the cutoff and does not depend on the orientation.
+fn painns() -> impl Iterator<Item = Model> {
+    NETWORKS.into_iter().filter(|network| network.starts_with("painn")).map(model)
+}
+
+fn model(network: &str) -> Model {
+    ModelFile::random(network, SMALL, 11).load().unwrap()
 }
 
 fn largest(a: &[Vector3<f64>], b: &[Vector3<f64>]) -> f64 {
@@ -46,8 +49,8 @@ fn largest(a: &[Vector3<f64>], b: &[Vector3<f64>]) -> f64 {
 
 #[test]
 fn forces_are_minus_the_gradient() {
-    for architecture in ARCHITECTURES {
-        let model = model(architecture);
+    for network in NETWORKS {
+        let model = model(network);
         for system in systems() {
             let forces = evaluate(&model, &system).forces;
             for atom in 0..system.len() {
@@ -62,7 +65,7 @@ fn forces_are_minus_the_gradient() {
                     let scale = 1.0 + numeric.abs();
                     assert!(
                         (numeric - forces[atom][c]).abs() < 1e-6 * scale,
-                        "{architecture} {} atom {atom}: {numeric} {}",
+                        "{network} {} atom {atom}: {numeric} {}",
                         system.formula(),
                         forces[atom][c]
                     );
@@ -75,8 +78,8 @@ fn forces_are_minus_the_gradient() {
 /// Every one of the nine elements: also those that rotate, for which a student network is not invariant.
 #[test]
 fn the_strain_derivative_is_the_derivative_with_strain() {
-    for architecture in ARCHITECTURES {
-        let model = model(architecture);
+    for network in NETWORKS {
+        let model = model(network);
         for system in systems() {
             let analytic = evaluate(&model, &system).strain_derivative;
             for a in 0..3 {
@@ -98,7 +101,7 @@ fn the_strain_derivative_is_the_derivative_with_strain() {
                     let scale = 1.0 + numeric.abs();
                     assert!(
                         (numeric - analytic[(a, b)]).abs() < 1e-6 * scale,
-                        "{architecture} {} ({a}, {b}): {numeric} {}",
+                        "{network} {} ({a}, {b}): {numeric} {}",
                         system.formula(),
                         analytic[(a, b)]
                     );
@@ -110,8 +113,8 @@ fn the_strain_derivative_is_the_derivative_with_strain() {
 
 #[test]
 fn translation_changes_nothing() {
-    for architecture in ARCHITECTURES {
-        let model = model(architecture);
+    for network in NETWORKS {
+        let model = model(network);
         for system in systems() {
             let before = evaluate(&model, &system);
             let mut far = system.clone();
@@ -141,8 +144,8 @@ fn translation_changes_nothing() {
 
 #[test]
 fn the_order_of_atoms_does_not_matter() {
-    for architecture in ARCHITECTURES {
-        let model = model(architecture);
+    for network in NETWORKS {
+        let model = model(network);
         for system in systems() {
             let order: Vec<usize> = (0..system.len()).map(|n| (n * 7 + 3) % system.len()).collect();
             let mut distinct = order.clone();
@@ -164,8 +167,8 @@ fn the_order_of_atoms_does_not_matter() {
 
 #[test]
 fn a_supercell_is_so_many_cells() {
-    for architecture in ARCHITECTURES {
-        let model = model(architecture);
+    for network in NETWORKS {
+        let model = model(network);
         for system in systems().into_iter().filter(|system| system.cell.is_periodic()) {
             let copies = system.cell.periodic().map(|periodic| if periodic { 2 } else { 1 });
             let count = copies.iter().product::<usize>();
@@ -182,8 +185,7 @@ fn a_supercell_is_so_many_cells() {
 
 #[test]
 fn painn_turns_with_the_molecule() {
-    let model = model("painn");
-    for system in systems() {
+    for (model, system) in painns().flat_map(|model| systems().into_iter().map(move |system| (model.clone(), system))) {
         let rotation = Rotation3::from_euler_angles(0.3, 1.1, -2.0);
         let mut turned = system.clone();
         turned.positions = system.positions.iter().map(|r| rotation * r).collect();
@@ -203,23 +205,24 @@ fn painn_turns_with_the_molecule() {
 /// Energy and force of a pair go to those of two single atoms, with no jump at the cutoff.
 #[test]
 fn painn_is_smooth_at_the_cutoff() {
-    let model = model("painn");
-    let pair = |d: f64| {
-        let positions = vec![Vector3::zeros(), Vector3::new(d, 0.0, 0.0), Vector3::new(-0.9, 0.6, 0.3)];
-        evaluate(&model, &System::new(vec![8, 6, 1], positions, Cell::open()).unwrap())
-    };
-    let outside = pair(5.3);
-    let mut last = f64::INFINITY;
-    for gap in [1e-2, 1e-3, 1e-4] {
-        let inside = pair(5.0 - gap);
-        let jump = (inside.energy - outside.energy).abs();
-        // f_c and its slope vanish at the cutoff: the energy goes with the square of the distance to it.
-        assert!(jump < 10.0 * gap * gap, "{gap}: {jump}");
-        assert!(largest(&inside.forces, &outside.forces) < 10.0 * gap);
-        assert!(jump < last);
-        last = jump;
+    for model in painns() {
+        let pair = |d: f64| {
+            let positions = vec![Vector3::zeros(), Vector3::new(d, 0.0, 0.0), Vector3::new(-0.9, 0.6, 0.3)];
+            evaluate(&model, &System::new(vec![8, 6, 1], positions, Cell::open()).unwrap())
+        };
+        let outside = pair(5.3);
+        let mut last = f64::INFINITY;
+        for gap in [1e-2, 1e-3, 1e-4] {
+            let inside = pair(5.0 - gap);
+            let jump = (inside.energy - outside.energy).abs();
+            // f_c and its slope vanish at the cutoff: the energy goes with the square of the distance to it.
+            assert!(jump < 10.0 * gap * gap, "{gap}: {jump}");
+            assert!(largest(&inside.forces, &outside.forces) < 10.0 * gap);
+            assert!(jump < last);
+            last = jump;
+        }
+        assert_eq!(pair(5.0f64.next_up()).energy, outside.energy);
     }
-    assert_eq!(pair(5.0f64.next_up()).energy, outside.energy);
 }
 
 #[test]
@@ -248,8 +251,8 @@ fn the_number_of_threads_changes_no_bit() {
         numbers.chain(strain).chain([out.energy]).map(f64::to_bits).collect()
     }
     let large = random_system(203, cell([14.0, 15.0, 16.0], [90.0, 80.0, 95.0], [true; 3]), 8);
-    for architecture in ARCHITECTURES {
-        let model = model(architecture);
+    for network in NETWORKS {
+        let model = model(network);
         for system in systems().iter().chain([&large]) {
             let one = bits::<f32>(1, &model, system, Filters::Table);
             let one_wide = bits::<f64>(1, &model, system, Filters::Direct);
@@ -263,16 +266,16 @@ fn the_number_of_threads_changes_no_bit() {
 
 #[test]
 fn sizes_that_are_no_multiple_of_anything_work() {
-    for architecture in ARCHITECTURES {
+    for network in NETWORKS {
         for (features, layers) in [(2, 1), (6, 3), (33, 2), (64, 1)] {
             let sizes = Sizes { features, layers, radial: 5 };
-            let model = ModelFile::random(architecture, sizes, 5).load().unwrap();
+            let model = ModelFile::random(network, sizes, 5).load().unwrap();
             let system = random_system(11, Cell::open(), 6);
             let (single, double) = (evaluate_as::<f32>(&model, &system, Filters::Table), evaluate(&model, &system));
             assert!((single.energy - double.energy).abs() < 2e-5 * system.len() as f64);
             let scale = 1.0 + double.forces.iter().map(|f| f.amax()).fold(0.0, f64::max);
             let error = largest(&single.forces, &double.forces);
-            assert!(error < 2e-5 * scale, "{architecture} {features} {layers}: {error:.1e} of {scale}");
+            assert!(error < 2e-5 * scale, "{network} {features} {layers}: {error:.1e} of {scale}");
             let sum: Vector3<f64> = double.forces.iter().sum();
             assert!(sum.norm() < 1e-12 * system.len() as f64);
         }
@@ -281,8 +284,8 @@ fn sizes_that_are_no_multiple_of_anything_work() {
 
 #[test]
 fn a_lone_atom_has_an_energy_and_no_force() {
-    for architecture in ARCHITECTURES {
-        let model = model(architecture);
+    for network in NETWORKS {
+        let model = model(network);
         let lone = System::new(vec![8], vec![Vector3::new(3.0, 2.0, 1.0)], Cell::open()).unwrap();
         let out = evaluate(&model, &lone);
         assert!(out.energy.is_finite() && out.energy != 0.0);

@@ -2,8 +2,11 @@
 
 mod common;
 
-use common::models::{ModelFile, SMALL};
+use common::models::{ModelFile, NETWORKS, SMALL, random_system};
+use verlet::backend::Evaluation;
+use verlet::backend::cpu::{Filters, NetworkPotential, Potential};
 use verlet::model::Model;
+use verlet::system::Cell;
 
 const CONTEXT: &str = "representation.interactions.1.interatomic_context_net.0.weight";
 
@@ -29,8 +32,8 @@ fn config(key: &str, value: serde_json::Value) -> String {
 
 #[test]
 fn good_files_load() {
-    for architecture in ["painn", "student"] {
-        let model = ModelFile::random(architecture, SMALL, 1).load().unwrap();
+    for network in NETWORKS {
+        let model = ModelFile::random(network, SMALL, 1).load().unwrap();
         assert_eq!((model.features(), model.layers.len(), model.cutoff()), (16, 2, 5.0));
         assert_eq!(model.hash.len(), 64);
     }
@@ -75,15 +78,21 @@ fn the_config_must_be_one_this_program_knows() {
         ("architecture", serde_json::json!("schnet"), "unknown variant `schnet`, expected `painn` or `student`"),
         ("cutoff", serde_json::json!(-1.0), "cutoff = -1; it must be positive"),
         ("cutoff_function", serde_json::json!("tanh"), "knows only \"cosine\""),
-        ("radial_basis.kind", serde_json::json!("bessel"), "knows only \"gaussian\""),
+        ("radial_basis.kind", serde_json::json!("morlet"), "knows \"gaussian\", and for painn \"bessel\""),
+        ("radial_basis.kind", serde_json::json!("bessel"), "the tensor representation.radial_basis.freqs is missing"),
         ("activation", serde_json::json!("relu"), "knows only \"silu\""),
         ("features", serde_json::json!(0), "it must lie between 1 and 1024"),
         ("interactions", serde_json::json!(3), "has the shape [96, 8], but the file's config asks for [144, 8]"),
         ("readout_layers", serde_json::json!([16, 8]), "they must lead from 16 to 1"),
-        ("units.energy", serde_json::json!("fortnight"), "eV, kcal/mol, kJ/mol and hartree are read"),
-        ("units.length", serde_json::json!("mile"), "angstrom, nm and bohr are read"),
+        ("units.energy", serde_json::json!("fortnight"), "eV, meV, kcal/mol, kJ/mol, hartree and rydberg are read"),
+        ("units.length", serde_json::json!("mile"), "angstrom, nm, pm and bohr are read"),
         ("elements", serde_json::json!([]), "they must be atomic numbers from 1 to 118"),
-        ("shared_filters", serde_json::json!(true), "shared filters or interactions"),
+        ("shared_filters", serde_json::json!(true), "has the shape [96, 8], but the file's config asks for [48, 8]"),
+        (
+            "shared_interactions",
+            serde_json::json!(true),
+            "the tensor representation.interactions.1.interatomic_context",
+        ),
         ("energy_offset", serde_json::json!({"per_element": {"H": 1.0}}), "no energy_offset for C"),
     ] {
         let message = config(key, value);
@@ -118,35 +127,94 @@ fn files_that_are_no_model_are_refused() {
     assert!(Model::load(&plain).unwrap_err().to_string().contains("has no \"config\" entry in its metadata"));
 }
 
+#[test]
+fn what_only_painn_has_is_refused_in_a_student() {
+    for (key, value, words) in [
+        ("shared_filters", serde_json::json!(true), "shared_filters = true, which only painn networks can have"),
+        (
+            "shared_interactions",
+            serde_json::json!(true),
+            "shared_interactions = true, which only painn networks can have",
+        ),
+        (
+            "radial_basis",
+            serde_json::json!({"kind": "bessel", "count": 8}),
+            "radial_basis.kind = \"bessel\"; this program",
+        ),
+    ] {
+        let mut file = ModelFile::random("student", SMALL, 1);
+        file.config[key] = value;
+        let message = complaint(&file);
+        assert!(message.contains(words), "{key}: {message}");
+    }
+}
+
+fn evaluate(file: &ModelFile) -> Evaluation {
+    let model = file.load().unwrap();
+    let system = random_system(9, Cell::open(), 3);
+    let mut out = Evaluation::default();
+    let mut potential = NetworkPotential::<f64>::new(&model, &system.atomic_numbers, 0.0, Filters::Direct).unwrap();
+    potential.evaluate(&system.positions, &system.cell, &mut out).unwrap();
+    out
+}
+
+/// Weights that layers share are the same weights written out for every layer.
+#[test]
+fn shared_weights_are_copies_that_count_once() {
+    let shared = ModelFile::random("painn-shared", SMALL, 1);
+    let mut copies = shared.clone();
+    copies.config["shared_filters"] = serde_json::json!(false);
+    copies.config["shared_interactions"] = serde_json::json!(false);
+    for (name, (shape, values)) in &shared.tensors {
+        if name.contains("filter_net") {
+            let mut shape = shape.clone();
+            shape[0] *= 2;
+            copies.tensors.insert(name.clone(), (shape, [&values[..], values].concat()));
+        } else if name.contains(".0.inter") || name.contains("mixing.0") {
+            let second = name.replace("interactions.0", "interactions.1").replace("mixing.0", "mixing.1");
+            copies.tensors.insert(second, (shape.clone(), values.clone()));
+        }
+    }
+    let (a, b) = (evaluate(&shared), evaluate(&copies));
+    assert_eq!(a.energy, b.energy);
+    assert_eq!(a.forces, b.forces);
+    let weights = |file: &ModelFile| file.load().unwrap().parameters();
+    let stored = |file: &ModelFile| {
+        let radial = |name: &str| name.contains("radial_basis");
+        file.tensors.iter().filter(|(name, _)| !radial(name)).map(|(_, (_, values))| values.len()).sum::<usize>()
+    };
+    assert_eq!(weights(&shared), stored(&shared));
+    assert_eq!(weights(&copies), stored(&copies));
+    let table = shared.load().unwrap().filter_table().clone();
+    assert_eq!(table.coefficients, copies.load().unwrap().filter_table().coefficients);
+}
+
 /// Energies and lengths in other units are the same physics: a model in kcal/mol and nm whose lengths were converted
 /// gives what the original gives.
 #[test]
 fn units_of_the_file_do_not_matter() {
-    use common::models::random_system;
-    use verlet::backend::Evaluation;
-    use verlet::backend::cpu::{Filters, NetworkPotential, Potential};
-    use verlet::system::Cell;
-    let system = random_system(9, Cell::open(), 3);
-    let evaluate = |file: &ModelFile| {
-        let model = file.load().unwrap();
-        let mut out = Evaluation::default();
-        let mut potential = NetworkPotential::<f64>::new(&model, &system.atomic_numbers, 0.0, Filters::Direct).unwrap();
-        potential.evaluate(&system.positions, &system.cell, &mut out).unwrap();
-        out
-    };
-    let original = painn();
-    let mut other = painn();
-    let energy = 0.043_364_103_900_593_22;
-    other.config["units"] = serde_json::json!({"energy": "kcal/mol", "length": "nm"});
-    other.config["cutoff"] = serde_json::json!(0.5);
-    other.config["energy_offset"] = serde_json::json!({"per_atom": -3.0 / energy});
-    for name in ["representation.radial_basis.offsets", "representation.radial_basis.widths"] {
-        other.tensors.get_mut(name).unwrap().1.iter_mut().for_each(|x| *x /= 10.0);
-    }
-    let (a, b) = (evaluate(&original), evaluate(&other));
-    let network = |e: &Evaluation| e.energy + 3.0 * 9.0;
-    assert!((network(&a) * energy - network(&b)).abs() < 1e-5 * network(&a).abs());
-    for (f, g) in a.forces.iter().zip(&b.forces) {
-        assert!((f * energy - g).amax() < 1e-5 * (1.0 + f.amax()));
+    const KCAL_PER_MOL: f64 = 0.043_364_103_900_593_22;
+    for network in ["painn", "painn-bessel"] {
+        let original = ModelFile::random(network, SMALL, 1);
+        let mut other = original.clone();
+        other.config["units"] = serde_json::json!({"energy": "kcal/mol", "length": "nm"});
+        other.config["cutoff"] = serde_json::json!(0.5);
+        other.config["energy_offset"] = serde_json::json!({"per_atom": -3.0 / KCAL_PER_MOL});
+        for (name, (_, values)) in &mut other.tensors {
+            let factor = match name.rsplit('.').next().unwrap() {
+                "offsets" | "widths" => 0.1,
+                "freqs" => 10.0,
+                // Bessel functions, sin(ω d)/d, are ten times larger where lengths are in nm.
+                "weight" if network == "painn-bessel" && name.contains("filter_net") => 0.1,
+                _ => 1.0,
+            };
+            values.iter_mut().for_each(|x| *x *= factor);
+        }
+        let (a, b) = (evaluate(&original), evaluate(&other));
+        let network = |e: &Evaluation| e.energy + 3.0 * 9.0;
+        assert!((network(&a) * KCAL_PER_MOL - network(&b)).abs() < 1e-5 * network(&a).abs());
+        for (f, g) in a.forces.iter().zip(&b.forces) {
+            assert!((f * KCAL_PER_MOL - g).amax() < 1e-5 * (1.0 + f.amax()));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Energies, forces and strain derivatives against float64 answers of the networks' own source projects.
 //!
-//! The references lie beside the repository; where they are missing the tests say that they were skipped.
+//! `tests/data` holds small networks of SchNetPack with random weights, made by `training/tests/schnetpack_networks.py`.
+//! References of trained networks lie beside the repository; where they are missing the tests say that they were skipped.
 
 mod common;
 
@@ -50,6 +51,10 @@ fn references() -> Vec<(Model, Vec<Case>)> {
     let own = root.join("inputs/models/ethanol-water-v1.safetensors");
     if own.exists() {
         files.push((own.clone(), own.with_extension("parity.json")));
+    }
+    for name in ["painn-bessel", "painn-bohr"] {
+        let model = root.join(format!("tests/data/{name}.safetensors"));
+        files.push((model.clone(), model.with_extension("parity.json")));
     }
     for name in ["painn-ethanol_1", "painn-md_ethanol", "student-427k"] {
         let model = shared.join(format!("models/{name}.safetensors"));

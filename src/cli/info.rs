@@ -4,7 +4,7 @@ use crate::backend::cuda;
 use crate::config::{KEYS, header};
 use crate::elements;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, RadialKind};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -63,6 +63,18 @@ fn describe(model: &Model) -> Result<String> {
             model.parameters()
         )?;
         writeln!(text, "cutoff       {} Å", model.cutoff())?;
+        let kind = match model.spec.radial_basis {
+            RadialKind::Gaussian => "Gaussian",
+            RadialKind::Bessel => "spherical Bessel",
+        };
+        writeln!(text, "radial basis {} {kind} functions", model.spec.radial_count)?;
+        let shared = match (model.spec.shared_filters, model.spec.shared_interactions) {
+            (false, false) => "nothing",
+            (true, false) => "filters",
+            (false, true) => "message and update blocks",
+            (true, true) => "filters, message and update blocks",
+        };
+        writeln!(text, "layers share {shared}")?;
         writeln!(text, "elements     {}", elements::list(&model.spec.elements))?;
         writeln!(
             text,

@@ -1,18 +1,17 @@
 //! Radial filters W(d), evaluated directly in float64: the oracle for the tables.
 
-use super::Dense;
+use super::{Dense, RadialBasis};
 
 /// The filters of all layers: functions of the distance alone.
 ///
-/// With φ_k(d) = exp(−γ_k (d − m_k)²) and f_c(d) = ½ (cos(π d / r_c) + 1), zero from r_c on.
+/// Made of the radial functions φ_k and of f_c(d) = ½ (cos(π d / r_c) + 1), zero from r_c on.
 #[derive(Debug, Clone)]
 pub struct RadialFilter {
     cutoff: f64,
-    /// m_k, Å.
-    centers: Vec<f64>,
-    /// γ_k, Å⁻².
-    gammas: Vec<f64>,
+    basis: RadialBasis,
+    /// One a layer, or one for all of them.
     maps: Vec<RadialMap>,
+    layers: usize,
 }
 
 /// How one layer turns the radial functions into 3F filters, in thirds: for scalars, directions, vectors.
@@ -80,8 +79,10 @@ fn silu(x: f64) -> (f64, f64) {
 }
 
 impl RadialFilter {
-    pub(super) fn new(cutoff: f64, centers: Vec<f64>, gammas: Vec<f64>, maps: Vec<RadialMap>) -> Self {
-        RadialFilter { cutoff, centers, gammas, maps }
+    /// `maps`: one a layer, or one that all `layers` share. Lengths in Å.
+    pub(super) fn new(cutoff: f64, basis: RadialBasis, maps: Vec<RadialMap>, layers: usize) -> Self {
+        debug_assert!(maps.len() == 1 || maps.len() == layers);
+        RadialFilter { cutoff, basis, maps, layers }
     }
 
     /// r_c, Å.
@@ -91,6 +92,11 @@ impl RadialFilter {
 
     /// Number of layers.
     pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// Number of layers whose filters differ: 1 when all layers share one filter.
+    pub fn distinct(&self) -> usize {
         self.maps.len()
     }
 
@@ -103,16 +109,8 @@ impl RadialFilter {
     pub fn evaluate(&self, layer: usize, d: f64, w: &mut [f64], dw: &mut [f64]) {
         let x = std::f64::consts::PI / self.cutoff;
         let (fc, dfc) = (0.5 * ((x * d).cos() + 1.0), -0.5 * x * (x * d).sin());
-        let (phi, dphi): (Vec<f64>, Vec<f64>) = self
-            .centers
-            .iter()
-            .zip(&self.gammas)
-            .map(|(m, gamma)| {
-                let phi = (-gamma * (d - m).powi(2)).exp();
-                (phi, -2.0 * gamma * (d - m) * phi)
-            })
-            .unzip();
-        let map = &self.maps[layer];
+        let (phi, dphi) = self.basis.evaluate(d);
+        let map = &self.maps[if self.maps.len() == 1 { 0 } else { layer }];
         match &map.hidden {
             None => {
                 map.output.apply(&phi, w);

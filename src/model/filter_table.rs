@@ -13,6 +13,9 @@ use rayon::prelude::*;
 const TARGET: (f64, f64) = (3e-8, 1e-6);
 /// Smallest and largest number of intervals tried.
 const INTERVALS: (usize, usize) = (512, 8192);
+/// Å: no bond is shorter. W and W' are larger at shorter distances, those made of Bessel functions many times, so the
+/// errors are compared with the largest values from here on, where they matter.
+const SHORTEST: f64 = 0.7;
 
 /// Cubic B-spline coefficients of all filters.
 ///
@@ -59,9 +62,9 @@ pub struct TableError {
     pub value: f64,
     /// max |ΔW'|, 1/Å.
     pub derivative: f64,
-    /// max |W|.
+    /// max |W| from 0.7 Å on.
     pub value_scale: f64,
-    /// max |W'|, 1/Å.
+    /// max |W'| from 0.7 Å on, 1/Å.
     pub derivative_scale: f64,
 }
 
@@ -117,7 +120,9 @@ impl FilterTable {
     pub fn with_intervals(filter: &RadialFilter, intervals: usize) -> Self {
         let spacing = filter.cutoff() / intervals as f64;
         let width = filter.width();
-        let coefficients = (0..filter.layers()).map(|layer| interpolate(filter, layer, intervals, spacing)).collect();
+        let mut coefficients: Vec<_> =
+            (0..filter.distinct()).map(|layer| interpolate(filter, layer, intervals, spacing)).collect();
+        coefficients.resize(filter.layers(), coefficients[0].clone());
         let error = TableError::default();
         let mut table = FilterTable { intervals, spacing, width, coefficients, error };
         table.error = table.measure(filter);
@@ -130,7 +135,7 @@ impl FilterTable {
     }
 
     fn measure(&self, filter: &RadialFilter) -> TableError {
-        let intervals = (0..self.coefficients.len()).flat_map(|layer| (0..self.intervals).map(move |k| (layer, k)));
+        let intervals = (0..filter.distinct()).flat_map(|layer| (0..self.intervals).map(move |k| (layer, k)));
         let intervals: Vec<_> = intervals.collect();
         intervals
             .par_chunks(64)
@@ -139,7 +144,8 @@ impl FilterTable {
                 let (mut w, mut dw) = (vec![0.0; self.width], vec![0.0; self.width]);
                 for &(layer, k) in chunk {
                     for u in [0.25f64, 0.5] {
-                        filter.evaluate(layer, (k as f64 + u) * self.spacing, &mut w, &mut dw);
+                        let d = (k as f64 + u) * self.spacing;
+                        filter.evaluate(layer, d, &mut w, &mut dw);
                         let (b, e) = spline_weights(u);
                         for f in 0..self.width {
                             let c = |m: usize| self.coefficients[layer][(k + m) * self.width + f];
@@ -148,8 +154,8 @@ impl FilterTable {
                             error = error.max(TableError {
                                 value: (value - w[f]).abs(),
                                 derivative: (slope - dw[f]).abs(),
-                                value_scale: w[f].abs(),
-                                derivative_scale: dw[f].abs(),
+                                value_scale: if d < SHORTEST { 0.0 } else { w[f].abs() },
+                                derivative_scale: if d < SHORTEST { 0.0 } else { dw[f].abs() },
                             });
                         }
                     }
@@ -206,9 +212,14 @@ fn interpolate(filter: &RadialFilter, layer: usize, intervals: usize, h: f64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Dense, RadialMap};
+    use crate::model::{Dense, RadialBasis, RadialMap};
 
-    fn filter(hidden: bool) -> RadialFilter {
+    /// A filter of each kind.
+    fn filters() -> [RadialFilter; 3] {
+        [filter(false, false), filter(true, false), filter(false, true)]
+    }
+
+    fn filter(hidden: bool, bessel: bool) -> RadialFilter {
         let wave = |n: usize, scale: f64| (0..n).map(|i| scale * (1.7 * i as f64).sin()).collect::<Vec<_>>();
         let dense = |i: usize, o: usize| Dense { inputs: i, outputs: o, weight: wave(i * o, 0.6), bias: wave(o, 0.3) };
         let map = if hidden {
@@ -216,14 +227,18 @@ mod tests {
         } else {
             RadialMap::linear(&dense(8, 6))
         };
-        let centers = (0..8).map(|k| k as f64 * 5.0 / 7.0).collect();
-        RadialFilter::new(5.0, centers, vec![1.0; 8], vec![map.clone(), map])
+        let basis = if bessel {
+            let frequencies = (1..9).map(|k| k as f64 * std::f64::consts::PI / 5.0).collect();
+            RadialBasis::Bessel { frequencies, scale: 1.0 }
+        } else {
+            RadialBasis::Gaussian { centers: (0..8).map(|k| k as f64 * 5.0 / 7.0).collect(), gammas: vec![1.0; 8] }
+        };
+        RadialFilter::new(5.0, basis, vec![map.clone(), map], 2)
     }
 
     #[test]
     fn direct_derivatives_are_those_of_the_values() {
-        for hidden in [false, true] {
-            let filter = filter(hidden);
+        for filter in filters() {
             let at = |d: f64| {
                 let (mut w, mut dw) = (vec![0.0; 6], vec![0.0; 6]);
                 filter.evaluate(1, d, &mut w, &mut dw);
@@ -252,8 +267,7 @@ mod tests {
     /// (de Boor, A Practical Guide to Splines, ch. V).
     #[test]
     fn tables_converge_at_the_order_of_a_cubic_spline() {
-        for hidden in [false, true] {
-            let filter = filter(hidden);
+        for filter in filters() {
             let errors = [32, 64, 128].map(|n| FilterTable::with_intervals(&filter, n).error);
             for pair in errors.windows(2) {
                 let (value, slope) = (pair[0].value / pair[1].value, pair[0].derivative / pair[1].derivative);
@@ -266,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_last_distance_before_the_cutoff_is_in_the_table() {
-        let grid = FilterTable::with_intervals(&filter(false), 512).grid();
+        let grid = FilterTable::with_intervals(&filter(false, false), 512).grid();
         assert_eq!(grid.locate(5.0f64.next_down()).0, 511);
         assert_eq!(grid.locate(0.0), (0, 0.0));
     }

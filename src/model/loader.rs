@@ -3,7 +3,7 @@
 use super::container;
 use super::filter::{RadialFilter, RadialMap};
 use super::weights::Tensors;
-use super::{Architecture, Layer, Model, Spec, Update};
+use super::{Architecture, Layer, Model, RadialBasis, RadialKind, Spec, Update};
 use crate::elements;
 use crate::error::{Error, Result};
 use nalgebra::Matrix3;
@@ -77,14 +77,33 @@ fn readout(spec: &Spec, tensors: &mut Tensors, name: impl Fn(usize) -> String) -
     (0..widths.len() - 1).map(|k| tensors.take_dense(&name(k), widths[k], widths[k + 1], true)).collect()
 }
 
+/// exp(−s (d − m)²/w²) with m and w in units of `unit` Å.
+fn gaussian(centers: Vec<f64>, widths: Vec<f64>, s: f64, unit: f64) -> RadialBasis {
+    RadialBasis::Gaussian {
+        centers: centers.iter().map(|m| m * unit).collect(),
+        gammas: widths.iter().map(|w| s / (w * unit).powi(2)).collect(),
+    }
+}
+
 fn painn(spec: &Spec, tensors: &mut Tensors) -> Result<Parts> {
     let f = spec.features;
     let k = spec.radial_count;
-    let offsets = tensors.take("representation.radial_basis.offsets", &[k])?;
-    let widths = tensors.take_widths("representation.radial_basis.widths", k)?;
-    let all = tensors.take_dense("representation.filter_net", k, spec.interactions * 3 * f, true)?;
+    let unit = spec.length_unit;
+    let basis = match spec.radial_basis {
+        RadialKind::Gaussian => {
+            // exp(−(d − m)²/(2 w²))
+            let widths = tensors.take_widths("representation.radial_basis.widths", k)?;
+            gaussian(tensors.take("representation.radial_basis.offsets", &[k])?, widths, 0.5, unit)
+        }
+        RadialKind::Bessel => RadialBasis::Bessel {
+            frequencies: tensors.take("representation.radial_basis.freqs", &[k])?.iter().map(|w| w / unit).collect(),
+            scale: unit,
+        },
+    };
+    let distinct = if spec.shared_filters { 1 } else { spec.interactions };
+    let all = tensors.take_dense("representation.filter_net", k, distinct * 3 * f, true)?;
     // One net makes the filters of every layer: rows l·3F … (l+1)·3F are layer l's.
-    let maps = (0..spec.interactions)
+    let maps = (0..distinct)
         .map(|l| {
             RadialMap::linear(&super::Dense {
                 inputs: k,
@@ -94,15 +113,8 @@ fn painn(spec: &Spec, tensors: &mut Tensors) -> Result<Parts> {
             })
         })
         .collect();
-    let unit = spec.length_unit;
-    let filter = RadialFilter::new(
-        spec.cutoff * unit,
-        offsets.iter().map(|m| m * unit).collect(),
-        // exp(−(d − m)²/(2 w²))
-        widths.iter().map(|w| 0.5 / (w * unit).powi(2)).collect(),
-        maps,
-    );
-    let layers = (0..spec.interactions)
+    let distinct = if spec.shared_interactions { 1 } else { spec.interactions };
+    let mut layers: Vec<Layer> = (0..distinct)
         .map(|l| {
             let message = format!("representation.interactions.{l}.interatomic_context_net");
             let mixing = format!("representation.mixing.{l}");
@@ -122,9 +134,10 @@ fn painn(spec: &Spec, tensors: &mut Tensors) -> Result<Parts> {
             })
         })
         .collect::<Result<_>>()?;
+    layers.resize(spec.interactions, layers[0].clone());
     Ok(Parts {
         embedding: embedding(tensors, "representation.embedding.weight", f)?,
-        filter,
+        filter: RadialFilter::new(spec.cutoff * unit, basis, maps, spec.interactions),
         layers,
         readout: readout(spec, tensors, |k| format!("output_modules.0.outnet.{k}"))?,
     })
@@ -146,14 +159,9 @@ fn student(spec: &Spec, tensors: &mut Tensors) -> Result<Parts> {
             Ok(RadialMap::with_hidden_layer(&hidden, &output))
         })
         .collect::<Result<_>>()?;
-    let unit = spec.length_unit;
-    let filter = RadialFilter::new(
-        spec.cutoff * unit,
-        centers.iter().map(|m| m * unit).collect(),
-        // exp(−(d − m)²/w²)
-        widths.iter().map(|w| 1.0 / (w * unit).powi(2)).collect(),
-        maps,
-    );
+    // exp(−(d − m)²/w²)
+    let basis = gaussian(centers, widths, 1.0, spec.length_unit);
+    let filter = RadialFilter::new(spec.cutoff * spec.length_unit, basis, maps, spec.interactions);
     let layers = (0..spec.interactions)
         .map(|l| {
             let update = format!("interactions.{l}.update");

@@ -10,13 +10,15 @@ mod defects;
 mod filter;
 mod filter_table;
 mod loader;
+mod radial_basis;
 mod spec;
 mod weights;
 
 pub use defects::StudentDefects;
 pub use filter::{RadialFilter, RadialMap};
 pub use filter_table::{FilterTable, Grid, TableError, spline_weights};
-pub use spec::{Architecture, Spec};
+pub use radial_basis::RadialBasis;
+pub use spec::{Architecture, RadialKind, Spec};
 pub use weights::Dense;
 
 use crate::elements;
@@ -129,13 +131,14 @@ impl Model {
         (self.spec.architecture == Architecture::Student).then(|| StudentDefects::of(self))
     }
 
-    /// Number of weights.
+    /// Number of weights in the file: those that layers share count once.
     pub fn parameters(&self) -> usize {
         let dense = |d: &Dense| d.weight.len() + d.bias.len();
         let pair = |[a, b]: &[Dense; 2]| dense(a) + dense(b);
         let layers: usize = self
             .layers
             .iter()
+            .take(if self.spec.shared_interactions { 1 } else { self.layers.len() })
             .map(|layer| {
                 layer.context.as_ref().map_or(0, pair)
                     + match &layer.update {

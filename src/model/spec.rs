@@ -29,6 +29,15 @@ impl std::fmt::Display for Architecture {
     }
 }
 
+/// Which radial functions the filters are made of: [`RadialBasis`](super::RadialBasis) without its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RadialKind {
+    /// Gaussians.
+    Gaussian,
+    /// Spherical Bessel functions of order zero, `painn` only.
+    Bessel,
+}
+
 /// What a model file says of itself, checked.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -40,8 +49,14 @@ pub struct Spec {
     pub interactions: usize,
     /// Cutoff in the file's length unit.
     pub cutoff: f64,
+    /// The kind of the radial functions.
+    pub radial_basis: RadialKind,
     /// K, radial functions.
     pub radial_count: usize,
+    /// Every layer has the same filters (`painn` only).
+    pub shared_filters: bool,
+    /// Every layer has the same weights in its message and update blocks (`painn` only).
+    pub shared_interactions: bool,
     /// ε of PaiNN's vector norm.
     pub norm_epsilon: f64,
     /// Widths of the readout, from F to 1.
@@ -135,11 +150,24 @@ impl Spec {
         };
         only("format", &config.format, FORMAT)?;
         only("cutoff_function", &config.cutoff_function, "cosine")?;
-        only("radial_basis.kind", &config.radial_basis.kind, "gaussian")?;
         only("activation", &config.activation, "silu")?;
         let fail = |what: String| Err(Error::Model(format!("{file}: the file's config has {what}")));
-        if config.shared_filters || config.shared_interactions {
-            return fail("shared filters or interactions, which this program does not read".into());
+        let painn = config.architecture == Architecture::Painn;
+        let radial_basis = match config.radial_basis.kind.as_str() {
+            "gaussian" => RadialKind::Gaussian,
+            "bessel" if painn => RadialKind::Bessel,
+            other => {
+                return fail(format!(
+                    "radial_basis.kind = \"{other}\"; this program knows \"gaussian\", and for painn \"bessel\""
+                ));
+            }
+        };
+        for (key, shared) in
+            [("shared_filters", config.shared_filters), ("shared_interactions", config.shared_interactions)]
+        {
+            if shared && !painn {
+                return fail(format!("{key} = true, which only painn networks can have"));
+            }
         }
         for (key, value, range) in [
             ("features", config.features, 1..=1024),
@@ -154,7 +182,7 @@ impl Spec {
             return fail(format!("cutoff = {}; it must be positive, and at most {LARGEST_CUTOFF}", config.cutoff));
         }
         let norm_epsilon = config.norm_epsilon.unwrap_or(1e-8);
-        if config.architecture == Architecture::Painn && !(norm_epsilon.is_finite() && norm_epsilon > 0.0) {
+        if painn && !(norm_epsilon.is_finite() && norm_epsilon > 0.0) {
             return fail(format!("norm_epsilon = {norm_epsilon}; it must be positive"));
         }
         let layers = &config.readout_layers;
@@ -167,12 +195,12 @@ impl Spec {
         }
         let Some(energy_unit) = units::model_energy_unit(&config.units.energy) else {
             return fail(format!(
-                "the energy unit \"{}\"; eV, kcal/mol, kJ/mol and hartree are read",
+                "the energy unit \"{}\"; eV, meV, kcal/mol, kJ/mol, hartree and rydberg are read",
                 config.units.energy
             ));
         };
         let Some(length_unit) = units::model_length_unit(&config.units.length) else {
-            return fail(format!("the length unit \"{}\"; angstrom, nm and bohr are read", config.units.length));
+            return fail(format!("the length unit \"{}\"; angstrom, nm, pm and bohr are read", config.units.length));
         };
         let mut known = config.elements.clone();
         known.sort_unstable();
@@ -203,7 +231,10 @@ impl Spec {
             features: config.features,
             interactions: config.interactions,
             cutoff: config.cutoff,
+            radial_basis,
             radial_count: config.radial_basis.count,
+            shared_filters: config.shared_filters,
+            shared_interactions: config.shared_interactions,
             norm_epsilon,
             readout_layers: config.readout_layers,
             energy_unit,

@@ -23,11 +23,16 @@ pub struct Sizes {
     pub radial: usize,
 }
 
+/// Every kind of network that a model file can hold: `painn-bessel` has Bessel functions, in `painn-shared` all layers
+/// have the same filters and the same blocks.
+pub const NETWORKS: [&str; 4] = ["painn", "painn-bessel", "painn-shared", "student"];
+
 pub const SMALL: Sizes = Sizes { features: 16, layers: 2, radial: 8 };
 
 impl ModelFile {
-    /// A `painn` or `student` network with normal weights of variance 1/inputs.
-    pub fn random(architecture: &str, sizes: Sizes, seed: u64) -> Self {
+    /// One of [`NETWORKS`] with normal weights of variance 1/inputs.
+    pub fn random(network: &str, sizes: Sizes, seed: u64) -> Self {
+        assert!(NETWORKS.contains(&network), "{network}");
         let Sizes { features: f, layers, radial: k } = sizes;
         let mut shapes: Vec<(String, Vec<usize>)> = Vec::new();
         let mut dense = |name: String, i: usize, o: usize, bias: bool| {
@@ -36,8 +41,8 @@ impl ModelFile {
                 shapes.push((format!("{name}.bias"), vec![o]));
             }
         };
-        let painn = architecture == "painn";
-        for l in 0..layers {
+        let (painn, bessel, shared) = (network != "student", network == "painn-bessel", network == "painn-shared");
+        for l in 0..if shared { 1 } else { layers } {
             if painn {
                 dense(format!("representation.interactions.{l}.interatomic_context_net.0"), f, f, true);
                 dense(format!("representation.interactions.{l}.interatomic_context_net.1"), f, 3 * f, true);
@@ -57,7 +62,7 @@ impl ModelFile {
             dense(name, readout[r], readout[r + 1], true);
         }
         if painn {
-            dense("representation.filter_net".into(), k, layers * 3 * f, true);
+            dense("representation.filter_net".into(), k, if shared { 1 } else { layers } * 3 * f, true);
             shapes.push(("representation.embedding.weight".into(), vec![20, f]));
         } else {
             shapes.push(("embedding.weight".into(), vec![20, f]));
@@ -76,18 +81,23 @@ impl ModelFile {
                 (name, (shape, values))
             })
             .collect();
+        let mut radial = |name: &str, values: Vec<f32>| tensors.insert(name.into(), (vec![k], values));
         let centers = (0..k).map(|n| 5.0 * n as f32 / (k - 1) as f32).collect();
-        let (names, width) = if painn {
-            (["representation.radial_basis.offsets", "representation.radial_basis.widths"], 0.6)
+        if bessel {
+            let frequencies = (1..=k).map(|n| n as f32 * std::f32::consts::PI / 5.0).collect();
+            radial("representation.radial_basis.freqs", frequencies);
+        } else if painn {
+            radial("representation.radial_basis.offsets", centers);
+            radial("representation.radial_basis.widths", vec![0.6; k]);
         } else {
-            (["rbf.centers", "rbf.widths"], 0.9)
-        };
-        tensors.insert(names[0].into(), (vec![k], centers));
-        tensors.insert(names[1].into(), (vec![k], vec![width; k]));
+            radial("rbf.centers", centers);
+            radial("rbf.widths", vec![0.9; k]);
+        }
         let config = serde_json::json!({
-            "format": "verlet-model/1", "architecture": architecture, "features": f, "interactions": layers,
-            "cutoff": 5.0, "cutoff_function": "cosine",
-            "radial_basis": {"kind": "gaussian", "count": k}, "activation": "silu", "norm_epsilon": 1e-8,
+            "format": "verlet-model/1", "architecture": if painn { "painn" } else { "student" }, "features": f,
+            "interactions": layers, "cutoff": 5.0, "cutoff_function": "cosine",
+            "radial_basis": {"kind": if bessel { "bessel" } else { "gaussian" }, "count": k}, "activation": "silu",
+            "shared_filters": shared, "shared_interactions": shared, "norm_epsilon": 1e-8,
             "readout_layers": readout, "units": {"energy": "eV", "length": "angstrom"},
             "energy_offset": {"per_atom": -3.0}, "elements": [1, 6, 8], "provenance": "random weights"
         });

@@ -110,7 +110,7 @@ def structures() -> dict[str, Atoms]:
     water.pbc = True
     found = {"ethanol": ethanol, "ethanol-slab": slab, "water-triclinic": water}
     for atoms in found.values():
-        atoms.positions = atoms.positions.round(6)  # so that a text file holds them exactly
+        atoms.positions = atoms.positions.round(6)
     return found
 
 

@@ -122,6 +122,10 @@ def _set(path, **attributes):
     return change
 
 
+def _hook(module, inputs):
+    """A hook that a file can hold."""
+
+
 class Odd(torch.nn.Module):
     """A module of the user's own."""
 
@@ -150,6 +154,7 @@ REFUSALS = [
     (_set("representation", electronic_embeddings=torch.nn.ModuleList([Odd()])), "electronic_embeddings.0 is a .*Odd"),
     (_set("representation", extra=Odd()), "representation has a module extra"),
     (_set("representation.filter_net", extra=torch.nn.Parameter(torch.ones(1))), "filter_net has a tensor extra"),
+    (lambda m: m.representation.filter_net.register_forward_pre_hook(_hook), "representation.filter_net has hooks"),
     (_set("representation.mixing.1", epsilon=1e-3), "representation.mixing has epsilon = "),
     (_set("representation", share_filters=True), r"filter_net.weight has the shape \[48, 20\] instead of \[24, 20\]"),
     (_set(_CONTEXT, activation=torch.nn.functional.relu), "activation torch.nn.functional.relu; .* only silu there"),

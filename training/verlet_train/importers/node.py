@@ -75,8 +75,8 @@ class Node:
         found = self.tensors().get(name)
         if found is None:
             raise Refused(f"the tensor {self._name(name)} is missing")
-        if not found.is_floating_point():
-            raise Refused(f"the tensor {self._name(name)} holds {found.dtype} numbers")
+        if not isinstance(found, torch.Tensor) or not found.is_floating_point():
+            raise Refused(f"{self._name(name)} is no tensor of real numbers")
         if shape is not None and tuple(found.shape) != shape:
             raise Refused(f"the tensor {self._name(name)} has the shape {list(found.shape)} instead of {list(shape)}")
         return found.detach().to(torch.float64 if found.dtype == torch.float64 else torch.float32).clone().contiguous()
@@ -94,4 +94,6 @@ class Node:
             for name in found:
                 if name not in known:
                     raise Refused(f"{self.place} has a {kind} {name}, which verlet cannot represent")
+        if any(self.recorded.state.get(hooks) for hooks in ("_forward_hooks", "_forward_pre_hooks")):
+            raise Refused(f"{self.place} has hooks, which verlet cannot represent")
         return self

@@ -30,12 +30,13 @@ def _model(root: object) -> Node | None:
     """The network in a saved model, or in a checkpoint of PyTorch Lightning with the checkpoint's own weights."""
     if isinstance(root, Recorded) and root.qualified_name().startswith("schnetpack."):
         return Node(root)
-    if isinstance(root, dict) and "state_dict" in root:
-        model = (root.get("hyper_parameters") or {}).get("model")
-        if isinstance(model, Recorded) and model.qualified_name().startswith("schnetpack."):
-            prefix = "model."
-            weights = {k.removeprefix(prefix): v for k, v in root["state_dict"].items() if k.startswith(prefix)}
-            return Node(model, weights=weights)
+    if not isinstance(root, dict):
+        return None
+    parameters, state = root.get("hyper_parameters"), root.get("state_dict")
+    model = parameters.get("model") if isinstance(parameters, dict) else None
+    if isinstance(model, Recorded) and model.qualified_name().startswith("schnetpack.") and isinstance(state, dict):
+        prefix = "model."
+        return Node(model, weights={k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return None
 
 
