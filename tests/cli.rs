@@ -116,7 +116,7 @@ fn hydrogen_mass_repartitioning_keeps_the_total_mass() {
     let total: f64 = water.masses.iter().sum();
     let bench = Bench::new("painn", &water, INPUT);
     let config = |mass: &str| {
-        verlet::config::RunConfig::load(&bench.path("input.toml"), &[format!("system.hydrogen_mass={mass}")]).unwrap()
+        verlet::config::RunConfig::load(bench.path("input.toml"), &[format!("system.hydrogen_mass={mass}")]).unwrap()
     };
     let masses = verlet::setup::prepare(&config("3")).unwrap().info.system.masses;
     assert_eq!((masses[1], masses[2]), (3.0, 3.0));
@@ -177,7 +177,7 @@ fn evaluate_writes_what_the_library_computes() {
     bench.succeed(&arguments);
     let frames: Vec<_> = extxyz::Reader::open(&bench.path("out.xyz")).unwrap().map(Result::unwrap).collect();
     assert_eq!(frames.len(), 4);
-    let model = verlet::model::Model::load(&bench.path("model.safetensors")).unwrap();
+    let model = verlet::model::Model::load(bench.path("model.safetensors")).unwrap();
     for (frame, system) in frames.iter().zip(systems.iter().chain([&systems[1]])) {
         use verlet::backend::cpu::{Filters, NetworkPotential, Potential};
         let mut out = verlet::backend::Evaluation::default();

@@ -87,8 +87,8 @@ fn harmonic_oscillators_follow_the_analytic_path() {
 /// A molecule that holds together: our own model, relaxed enough to run.
 fn ethanol<T: Real>(filters: Filters, timestep: f64) -> CpuBackend<NetworkPotential<T>> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let model = verlet::model::Model::load(&root.join("inputs/models/ethanol-water-v1.safetensors")).unwrap();
-    let mut system = verlet::system::structure::read_structure(&root.join("inputs/structures/ethanol.xyz"), 0).unwrap();
+    let model = verlet::model::Model::load(root.join("inputs/models/ethanol-water-v1.safetensors")).unwrap();
+    let mut system = verlet::system::structure::read_structure(root.join("inputs/structures/ethanol.xyz"), 0).unwrap();
     system.velocities = Some(velocities::maxwell_boltzmann(&system, 300.0, 4, true));
     let potential = NetworkPotential::<T>::new(&model, &system.atomic_numbers, 1.0, filters).unwrap();
     let integrator = Integrator::new(timestep, &system.masses, None);

@@ -108,7 +108,7 @@ fn files_that_are_no_model_are_refused() {
     let mut huge = whole.clone();
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     check(&huge, "is not a complete safetensors file");
-    let missing = Model::load(&folder.path().join("none.safetensors")).unwrap_err().to_string();
+    let missing = Model::load(folder.path().join("none.safetensors")).unwrap_err().to_string();
     assert!(missing.contains("cannot be read: No such file"), "{missing}");
 
     let plain = folder.path().join("plain.safetensors");

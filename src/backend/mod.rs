@@ -29,7 +29,7 @@ pub struct Evaluation {
 
 /// Energy and forces of a system as a run computes them: the network in float32 on the CPU, filters from the table.
 ///
-/// For many evaluations of the same atoms keep a [`NetworkPotential`](cpu::NetworkPotential), for a reference take one in
+/// For many evaluations of the same atoms keep a [`NetworkPotential`], for a reference take one in
 /// float64 with direct filters.
 ///
 /// # Errors

@@ -116,7 +116,7 @@ impl ModelFile {
     /// Writes and loads it.
     pub fn load(&self) -> verlet::Result<Model> {
         let folder = tempfile::tempdir().unwrap();
-        Model::load(&self.write(folder.path(), "random.safetensors"))
+        Model::load(self.write(folder.path(), "random.safetensors"))
     }
 }
 
