@@ -35,3 +35,33 @@ impl Error {
         }
     }
 }
+
+/// Why the operating system refused something: its words without the number, and what to do where they do not say it.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    match advice(error.kind()) {
+        Some(advice) => format!("{words}; {advice}"),
+        None if error.kind() == ErrorKind::IsADirectory => "it is a folder".into(),
+        None => words.into(),
+    }
+}
+
+/// What helps against it, where that is always the same.
+pub(crate) fn advice(kind: std::io::ErrorKind) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("free some space and try again"),
+        ErrorKind::FileTooLarge => Some(
+            "the file system, or a limit of the shell (ulimit -f), allows no larger files; raise the limit and try again",
+        ),
+        ErrorKind::ReadOnlyFilesystem => Some("write somewhere else"),
+        _ => None,
+    }
+}
+
+/// A number for a message: three decimals where they say enough, else powers of ten.
+pub(crate) fn short(x: f64) -> String {
+    if x == 0.0 || (0.001..1e6).contains(&x.abs()) { format!("{x:.3}") } else { format!("{x:.2e}") }
+}

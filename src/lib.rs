@@ -29,6 +29,7 @@ pub mod config;
 pub mod elements;
 pub mod error;
 pub mod integrate;
+mod memory;
 pub mod model;
 pub mod neighbors;
 pub mod output;

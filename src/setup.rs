@@ -3,16 +3,17 @@
 use crate::analysis::{Conservation, Limits};
 use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
-use crate::config::{InitialVelocities, MassTarget, Precision, RunConfig};
+use crate::backend::cuda::{self, CudaBackend};
+use crate::config::{Device, InitialVelocities, MassTarget, Precision, RunConfig};
 use crate::elements;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason, short};
 use crate::integrate::Integrator;
 use crate::model::Model;
-use crate::neighbors::NeighborList;
+use crate::neighbors::{NeighborList, pair_vector};
 use crate::output::RunInfo;
 use crate::output::checkpoint::{Checkpoint, Provenance};
 use crate::simulation::{self, Observer, Outcome, Schedule};
-use crate::system::{System, degrees_of_freedom, structure, velocities};
+use crate::system::{Cell, System, degrees_of_freedom, structure, velocities};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -58,7 +59,14 @@ impl Prepared {
 /// Every mistake in the input, the structure or the model, in the order in which they are found.
 pub fn prepare(config: &RunConfig) -> Result<Prepared> {
     let model = Model::load(&config.model)?;
-    prepare_system(config, model, system(config)?)
+    let file = config.system.structure.display();
+    let in_file = |error: Error| match error {
+        Error::Structure(problem) => Error::Structure(format!("{file}: {problem}")),
+        other => other,
+    };
+    let system = system(config)?;
+    check(&model, &system).map_err(in_file)?;
+    place(config, model, system)
 }
 
 /// As [`prepare`], for a model and a system that come from code: `config.model` and `config.system` are not looked at, and
@@ -66,9 +74,19 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
 ///
 /// # Errors
 /// An element that the model does not know, atoms on top of each other, missing velocities.
-pub fn prepare_system(config: &RunConfig, model: Model, mut system: System) -> Result<Prepared> {
+pub fn prepare_system(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
+    check(&model, &system)?;
+    place(config, model, system)
+}
+
+/// Elements that the model knows, and atoms that are apart.
+fn check(model: &Model, system: &System) -> Result<()> {
     model.check_elements(&system.atomic_numbers)?;
-    check_contacts(&system)?;
+    check_contacts(system)
+}
+
+/// Gives a checked system its velocities and its backend.
+fn place(config: &RunConfig, model: Model, mut system: System) -> Result<Prepared> {
     set_velocities(config, &mut system)?;
     ready(config, model, system)
 }
@@ -97,7 +115,7 @@ pub fn recall(checkpoint: &Checkpoint, folder: &Path, overrides: &[String]) -> R
 /// [`Error::Input`] when there is no current folder for the input's path to start at.
 pub fn provenance(config: &RunConfig, model: &Model) -> Result<Provenance> {
     let input = std::path::absolute(&config.file).map_err(|error| {
-        Error::Input(format!("the place of {} cannot be found out: {error}", config.file.display()))
+        Error::Input(format!("the place of {} cannot be found out: {}", config.file.display(), reason(&error)))
     })?;
     Ok(Provenance {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -116,7 +134,8 @@ pub fn provenance(config: &RunConfig, model: &Model) -> Result<Provenance> {
 /// # Errors
 /// [`Error::Model`] when the model file is not the one that the run began with.
 pub fn resume(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Prepared> {
-    let model = Model::load(&config.model)?;
+    let model = Model::load(&config.model)
+        .map_err(|error| Error::Model(format!("{error}; the run cannot go on without the model it began with")))?;
     if model.hash != checkpoint.run.model_hash {
         return Err(Error::Model(format!(
             "the model file {} is another one than the run began with (SHA-256 {}, then {}); put the old one back",
@@ -134,10 +153,7 @@ pub fn resume(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Prepared> {
 
 fn ready(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
     let dynamics = &config.dynamics;
-    let backend = match config.backend.precision {
-        Precision::F32 => cpu::<f32>(config, &model, &system)?,
-        Precision::F64 => cpu::<f64>(config, &model, &system)?,
-    };
+    let backend = backend(config, &model, &system)?;
     Ok(Prepared {
         info: RunInfo {
             title: config.title.clone(),
@@ -168,13 +184,70 @@ fn schedule(config: &RunConfig) -> Schedule {
     }
 }
 
-/// The CPU backend; `Device::Auto` has no other choice yet.
-fn cpu<T: Real>(config: &RunConfig, model: &Model, system: &System) -> Result<Box<dyn Backend>> {
+/// The backend that the input asks for. Left to choose, it takes the GPU where there is one that can do what is asked,
+/// and says why where it does not.
+fn backend(config: &RunConfig, model: &Model, system: &System) -> Result<Box<dyn Backend>> {
+    let wanted = &config.backend;
+    let plain = wanted.precision == Precision::F32 && !wanted.direct_filters;
+    let reason = match wanted.device {
+        Device::Cpu => None,
+        Device::Cuda if !plain => {
+            return Err(Error::Input(
+                "backend.device = \"cuda\" computes the network in f32 with tabulated filters; leave backend.precision and \
+                 backend.filters at that, or use the CPU"
+                    .into(),
+            ));
+        }
+        Device::Cuda => return gpu(config, model, system, cuda::Device::open(0)?),
+        Device::Auto if !plain => None,
+        Device::Auto => match cuda::Device::open(0).and_then(|device| cuda::check_model(model).map(|()| device)) {
+            // Without a compiler, for example, the CPU is still there.
+            Ok(device) => match gpu(config, model, system, device) {
+                Err(Error::Run(reason)) => Some(reason),
+                done => return done,
+            },
+            Err(reason) => Some(reason.to_string()),
+        },
+    };
+    match wanted.precision {
+        Precision::F32 => cpu::<f32>(config, model, system, reason),
+        Precision::F64 => cpu::<f64>(config, model, system, reason),
+    }
+}
+
+fn gpu(
+    config: &RunConfig,
+    model: &Model,
+    system: &System,
+    device: std::sync::Arc<cuda::Device>,
+) -> Result<Box<dyn Backend>> {
+    Ok(Box::new(CudaBackend::new(
+        &device,
+        model,
+        system,
+        config.skin,
+        &Integrator::new(config.dynamics.timestep, &system.masses, config.dynamics.thermostat),
+        config.output.energy_interval,
+        degrees_of_freedom(system.len(), config.dynamics.remove_centre_of_mass),
+        None,
+    )?))
+}
+
+/// `reason`: why it is not the GPU, where that was left open.
+fn cpu<T: Real>(
+    config: &RunConfig,
+    model: &Model,
+    system: &System,
+    reason: Option<String>,
+) -> Result<Box<dyn Backend>> {
     let filters = if config.backend.direct_filters { Filters::Direct } else { Filters::Table };
     let potential = NetworkPotential::<T>::new(model, &system.atomic_numbers, config.skin, filters)?;
     let threads = rayon::current_num_threads();
-    let description =
+    let mut description =
         format!("CPU, {threads} {}, network in {}", if threads == 1 { "thread" } else { "threads" }, T::NAME);
+    if let Some(reason) = reason {
+        description.push_str(&format!(" ({reason})"));
+    }
     Ok(Box::new(CpuBackend::new(
         potential,
         system.clone(),
@@ -188,27 +261,30 @@ fn cpu<T: Real>(config: &RunConfig, model: &Model, system: &System) -> Result<Bo
 /// The structure with everything that the input changes about it.
 fn system(config: &RunConfig) -> Result<System> {
     let wanted = &config.system;
-    let mut system = structure::read_structure(&wanted.structure, wanted.frame)?;
+    let mut system =
+        structure::read_structure(&wanted.structure, wanted.frame).map_err(|error| match wanted.frame {
+            0 => error,
+            _ => Error::Structure(format!("{}: {error}", config.what("system.frame"))),
+        })?;
     let file = wanted.structure.display();
     let in_file = |error: Error| Error::Structure(format!("{file}: {error}"));
     match (&wanted.cell, wanted.periodic) {
         (Some(cell), periodic) => system.cell = cell.build(periodic.unwrap_or([true; 3]))?,
         (None, Some(periodic)) => {
-            if periodic.contains(&true) && !system.cell.is_periodic() && system.cell == crate::system::Cell::open() {
+            if periodic.contains(&true) && !system.cell.is_periodic() && system.cell == Cell::open() {
                 return Err(Error::Structure(format!(
-                    "{file} has no cell, so system.pbc has nothing to repeat; give system.cell"
+                    "{} has nothing to repeat, because {file} has no cell; give system.cell",
+                    config.what("system.pbc")
                 )));
             }
-            system.cell = crate::system::Cell::new(*system.cell.vectors(), periodic).map_err(in_file)?;
+            system.cell = Cell::new(*system.cell.vectors(), periodic).map_err(in_file)?;
         }
         (None, None) => {}
     }
-    if system.cell.is_left_handed() {
-        return Err(Error::Structure(format!(
-            "{file}: the cell's edges form a left-handed system, which trajectory formats cannot hold; exchange two of \
-             them"
-        )));
-    }
+    check_cell(&system.cell).map_err(|problem| match &wanted.cell {
+        Some(_) => Error::Structure(format!("{}: {problem}", config.what("system.cell"))),
+        None => Error::Structure(format!("{file}: {problem}")),
+    })?;
     for change in &wanted.masses {
         let mut found = false;
         for atom in 0..system.len() {
@@ -220,23 +296,53 @@ fn system(config: &RunConfig) -> Result<System> {
             }
         }
         if !found {
-            return Err(Error::Input(format!(
-                "{} is for nothing in {file}, which is {}",
-                change.place,
-                system.formula()
-            )));
+            let there = match change.target {
+                MassTarget::Atom(_) => format!("has {} atoms", system.len()),
+                MassTarget::Element(_) => format!("is {}", system.formula()),
+            };
+            return Err(Error::Input(format!("{} is for nothing in {file}, which {there}", change.place)));
         }
     }
     if let Some(mass) = wanted.hydrogen_mass {
-        repartition(&mut system, mass)?;
+        repartition(&mut system, mass).map_err(|problem| {
+            Error::Structure(format!("{} {problem} of {file}", config.what("system.hydrogen_mass")))
+        })?;
     }
-    system.replicated(wanted.replicate).map_err(in_file)
+    if let Some(atom) = system.masses.iter().position(|&mass| mass <= 0.0) {
+        let symbol = elements::symbol(system.atomic_numbers[atom]);
+        return Err(Error::Structure(format!(
+            "{file}: atom {} is {symbol}, which has no standard atomic weight; give system.masses.{symbol}",
+            atom + 1
+        )));
+    }
+    let replicate = config.what("system.replicate");
+    system.replicated(wanted.replicate).map_err(|error| Error::Structure(format!("{replicate}: {error}")))
+}
+
+/// Refuses a cell so thin that every atom sits on its own image, and a left-handed one.
+fn check_cell(cell: &Cell) -> std::result::Result<(), String> {
+    if let Some(k) = (0..3).find(|&k| cell.periodic()[k] && cell.heights()[k] < CLOSEST_CONTACT) {
+        return Err(format!(
+            "the cell is {} Å thick along {}, thinner than any atom ({CLOSEST_CONTACT} Å); check its edges, which are in Å",
+            short(cell.heights()[k]),
+            ["a", "b", "c"][k]
+        ));
+    }
+    if cell.is_left_handed() {
+        return Err(
+            "the cell's edges form a left-handed system, which trajectory formats cannot hold; exchange two of them"
+                .into(),
+        );
+    }
+    Ok(())
 }
 
 /// Gives every hydrogen the mass `mass` and takes the difference from the heavy atom nearest to it (Feenstra, Hess &
-/// Berendsen, J. Comput. Chem. 20, 786, 1999).
-fn repartition(system: &mut System, mass: f64) -> Result<()> {
-    let list = NeighborList::build(&system.positions, &system.cell, LONGEST_HYDROGEN_BOND)?;
+/// Berendsen, J. Comput. Chem. 20, 786, 1999). The error is the middle of a sentence, up to an atom of a file.
+fn repartition(system: &mut System, mass: f64) -> std::result::Result<(), String> {
+    let list = NeighborList::build(&system.positions, &system.cell, LONGEST_HYDROGEN_BOND)
+        .map_err(|error| format!("finds no bonds, {error}, in the atoms"))?;
+    let name = |atom: usize, z: u8| format!("atom {} ({})", atom + 1, elements::symbol(z));
     for atom in 0..system.len() {
         if system.atomic_numbers[atom] != 1 {
             continue;
@@ -252,41 +358,44 @@ fn repartition(system: &mut System, mass: f64) -> Result<()> {
             })
             .min_by(|a, b| a.0.total_cmp(&b.0));
         let Some((_, heavy)) = heavy else {
-            return Err(Error::Structure(format!(
-                "system.hydrogen_mass: atom {} (H) has no heavy atom within {LONGEST_HYDROGEN_BOND} Å to take mass from",
-                atom + 1
-            )));
+            return Err(format!(
+                "needs a heavy atom within {LONGEST_HYDROGEN_BOND} Å of every hydrogen to take mass from, which there is not \
+                 at {}",
+                name(atom, 1)
+            ));
         };
         system.masses[heavy] -= mass - system.masses[atom];
         system.masses[atom] = mass;
     }
     match system.masses.iter().position(|&m| m <= 0.0) {
         None => Ok(()),
-        Some(atom) => Err(Error::Structure(format!(
-            "system.hydrogen_mass = {mass} u leaves atom {} ({}) with {:.3} u; use a smaller mass",
-            atom + 1,
-            elements::symbol(system.atomic_numbers[atom]),
-            system.masses[atom]
-        ))),
+        Some(atom) => Err(format!(
+            "is too large: it leaves {} u for {}",
+            short(system.masses[atom]),
+            name(atom, system.atomic_numbers[atom])
+        )),
     }
 }
 
-/// Refuses atoms on top of each other: the usual sign of a wrong cell or of doubled atoms.
+/// Refuses atoms on top of each other: the usual sign of a wrong cell or of doubled atoms. Names the closest two.
 fn check_contacts(system: &System) -> Result<()> {
     let list = NeighborList::build(&system.positions, &system.cell, CLOSEST_CONTACT)?;
-    let Some(centre) = (0..system.len()).find(|&atom| !list.row(atom).is_empty()) else { return Ok(()) };
-    let pair = list.offsets[centre];
+    let contacts = (0..system.len()).flat_map(|centre| list.row(centre).map(move |pair| (centre, pair)));
+    let closest = contacts
+        .map(|(centre, pair)| {
+            let neighbor = list.neighbors[pair] as usize;
+            (pair_vector(&system.positions, &system.cell, centre, neighbor, list.shifts[pair]).norm(), centre, pair)
+        })
+        .min_by(|a, b| a.0.total_cmp(&b.0));
+    let Some((distance, centre, pair)) = closest else { return Ok(()) };
     let neighbor = list.neighbors[pair] as usize;
-    let vector = system.positions[neighbor] - system.positions[centre] + system.cell.translation(list.shifts[pair]);
-    let image = if list.shifts[pair] == [0; 3] { "" } else { " (a periodic image)" };
+    let name = |atom: usize| format!("{} ({})", atom + 1, elements::symbol(system.atomic_numbers[atom]));
+    let image = if list.shifts[pair] == [0; 3] { "" } else { ", as a periodic image," };
     Err(Error::Structure(format!(
-        "atoms {} ({}) and {} ({}){image} are {:.3} Å apart, closer than any two atoms can be ({CLOSEST_CONTACT} Å); check \
-         the cell and look for doubled atoms",
-        centre + 1,
-        elements::symbol(system.atomic_numbers[centre]),
-        neighbor + 1,
-        elements::symbol(system.atomic_numbers[neighbor]),
-        vector.norm()
+        "atoms {} and {}{image} are {distance:.3} Å apart, closer than any two atoms can be ({CLOSEST_CONTACT} Å); check the \
+         cell and look for doubled atoms",
+        name(centre),
+        name(neighbor)
     )))
 }
 
@@ -302,7 +411,8 @@ fn set_velocities(config: &RunConfig, system: &mut System) -> Result<()> {
                 let file = &config.system.structure;
                 let source = if file.as_os_str().is_empty() { "the system".into() } else { file.display().to_string() };
                 Error::Structure(format!(
-                    "dynamics.velocities = \"file\", but {source} has no velocities; use \"maxwell-boltzmann\" or \"zero\""
+                    "{}, but {source} has no velocities; use \"maxwell-boltzmann\" or \"zero\"",
+                    config.what("dynamics.velocities")
                 ))
             })?;
             if dynamics.remove_centre_of_mass {

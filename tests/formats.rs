@@ -552,7 +552,7 @@ fn what_cannot_be_converted_is_refused_in_a_sentence() {
         (
             vec![at("a.dcd"), at("b.xyz")],
             2,
-            "a.dcd is a DCD file, which holds no elements; `verlet convert` takes them",
+            "a.dcd has the format DCD, which holds no elements; `verlet convert` takes them",
         ),
         (
             vec![at("a.dcd"), at("b.xyz"), "--topology".into(), at("small.xyz")],
@@ -561,7 +561,7 @@ fn what_cannot_be_converted_is_refused_in_a_sentence() {
         ),
         (vec![at("a.h5md"), at("b.xyz"), "--topology".into(), at("small.xyz")], 2, "knows its elements itself"),
         (vec![at("small.xyz"), at("b.xyz"), "--topology".into(), at("small.xyz")], 2, "knows its elements itself"),
-        (vec![at("a.h5md"), at("b.xyz"), "--from=6".into()], 2, "has no frame in the range that was asked for"),
+        (vec![at("a.h5md"), at("b.xyz"), "--from=6".into()], 2, "has no frame 6 (frames count from 1)"),
         (vec![at("a.h5md"), at("b.tng")], 2, "has a format that cannot be written; choose one of .h5md, .dcd"),
         (vec![at("a.h5md"), at("b.h5md"), "--atoms=N".into()], 2, "\"N\" names N, but the system is"),
         (vec![at("none.dcd"), at("b.xyz")], 2, "none.dcd does not exist"),

@@ -51,7 +51,7 @@ fn tensors_must_be_complete_right_and_finite() {
 
     let mut file = painn();
     file.tensors.get_mut(CONTEXT).unwrap().1[5] = f32::NAN;
-    assert_eq!(complaint(&file), format!("element 5 of the tensor {CONTEXT} is NaN, not a finite number"));
+    assert_eq!(complaint(&file), format!("element 5 (from 0) of the tensor {CONTEXT} is NaN, not a finite number"));
 
     let mut file = painn();
     file.tensors.insert("spare".into(), (vec![1], vec![0.0]));
@@ -101,13 +101,13 @@ fn files_that_are_no_model_are_refused() {
         let message = Model::load(&path).unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
     };
-    check(&whole[..whole.len() / 2], "is not a complete safetensors file");
-    check(&whole[..100], "is not a complete safetensors file");
-    check(b"", "is not a complete safetensors file");
-    check(b"PK\x03\x04 something else entirely", "is not a complete safetensors file");
+    check(&whole[..whole.len() / 2], "b.safetensors is cut short: its header claims ");
+    check(&whole[..100], "is cut short, or its head is wrong: it claims a header of ");
+    check(b"", "is cut short: it holds 0 bytes");
+    check(b"PK\x03\x04 something else entirely", "is a file of PyTorch (a zip archive), not a model");
     let mut huge = whole.clone();
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    check(&huge, "is not a complete safetensors file");
+    check(&huge, "it claims a header of 18446744073709551615 bytes");
     let missing = Model::load(folder.path().join("none.safetensors")).unwrap_err().to_string();
     assert!(missing.contains("cannot be read: No such file"), "{missing}");
 

@@ -2,11 +2,14 @@
 //!
 //! The references lie beside the repository; where they are missing the tests say that they were skipped.
 
+mod common;
+
 use nalgebra::{Matrix3, Vector3};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use verlet::backend::Evaluation;
 use verlet::backend::cpu::{Filters, NetworkPotential, Potential, Real};
+use verlet::backend::cuda::CudaPotential;
 use verlet::model::Model;
 use verlet::system::Cell;
 
@@ -73,13 +76,12 @@ struct Deviation {
     strain: f64,
 }
 
-fn deviation<T: Real>(model: &Model, case: &Case, filters: Filters) -> Deviation {
+/// In single precision forces are compared relative to the largest.
+fn deviation(potential: &mut dyn Potential, model: &Model, case: &Case, single: bool) -> Deviation {
     let positions: Vec<_> = case.positions_angstrom.iter().map(|&r| Vector3::from(r)).collect();
-    let mut potential = NetworkPotential::<T>::new(model, &case.atomic_numbers, 0.5, filters).unwrap();
     let mut out = Evaluation::default();
     potential.evaluate(&positions, &case.cell(), &mut out).unwrap();
     let n = positions.len() as f64;
-    assert_eq!(potential.pairs(), case.directed_pairs, "{}: pairs", case.name);
     let largest = case.forces_ev_per_angstrom.iter().flatten().fold(0.0f64, |a, b| a.max(b.abs()));
     let force = out
         .forces
@@ -101,17 +103,19 @@ fn deviation<T: Real>(model: &Model, case: &Case, filters: Filters) -> Deviation
     Deviation {
         energy: (out.energy - case.total_energy_ev).abs() / n,
         atom_energy,
-        force: force / (1.0 + if T::NAME == "f32" { largest } else { 0.0 }),
-        strain: strain / (1.0 + if T::NAME == "f32" { largest } else { 0.0 }),
+        force: force / (1.0 + if single { largest } else { 0.0 }),
+        strain: strain / (1.0 + if single { largest } else { 0.0 }),
     }
 }
 
-fn compare<T: Real>(filters: Filters, energy_bound: f64, force_bound: f64) {
+/// Compares every case of every model; `evaluate` gives a case's deviation.
+fn compare(what: &str, bounds: (f64, f64), evaluate: impl Fn(&Model, &Case) -> Deviation) {
+    let (energy_bound, force_bound) = bounds;
     for (model, cases) in references() {
         let mut all: Vec<Deviation> = Vec::new();
         for case in &cases {
-            let d = deviation::<T>(&model, case, filters);
-            let what = format!("{} {} {filters:?}: {}", model.name, T::NAME, case.name);
+            let d = evaluate(&model, case);
+            let what = format!("{} {what}: {}", model.name, case.name);
             assert!(d.energy <= energy_bound, "{what}: energy off by {:.2e} eV per atom", d.energy);
             assert!(d.atom_energy <= 10.0 * energy_bound, "{what}: an atom's energy off by {:.2e} eV", d.atom_energy);
             assert!(d.force <= force_bound, "{what}: a force off by {:.2e}", d.force);
@@ -125,9 +129,8 @@ fn compare<T: Real>(filters: Filters, energy_bound: f64, force_bound: f64) {
             format!("{:.1e} (median {:.1e})", values[values.len() - 1], values[values.len() / 2])
         };
         println!(
-            "{:28} {} {filters:?}: {} cases, largest |ΔE|/N {}, max|ΔF| {}, strain/N {}",
+            "{:28} {what}: {} cases, largest |ΔE|/N {}, max|ΔF| {}, strain/N {}",
             model.name,
-            T::NAME,
             all.len(),
             summary(|d| d.energy),
             summary(|d| d.force),
@@ -136,23 +139,41 @@ fn compare<T: Real>(filters: Filters, energy_bound: f64, force_bound: f64) {
     }
 }
 
+fn compare_cpu<T: Real>(filters: Filters, energy_bound: f64, force_bound: f64) {
+    compare(&format!("{} {filters:?}", T::NAME), (energy_bound, force_bound), |model, case| {
+        let mut potential = NetworkPotential::<T>::new(model, &case.atomic_numbers, 0.5, filters).unwrap();
+        let deviation = deviation(&mut potential, model, case, T::NAME == "f32");
+        assert_eq!(potential.pairs(), case.directed_pairs, "{}: pairs", case.name);
+        deviation
+    });
+}
+
 #[test]
 fn float64_with_direct_filters_agrees_to_rounding() {
-    compare::<f64>(Filters::Direct, 1e-9, 1e-8);
+    compare_cpu::<f64>(Filters::Direct, 1e-9, 1e-8);
 }
 
 #[test]
 fn float32_with_tabulated_filters_stays_within_single_precision() {
-    compare::<f32>(Filters::Table, 2e-6, 2e-5);
+    compare_cpu::<f32>(Filters::Table, 2e-6, 2e-5);
 }
 
 #[test]
 fn float32_with_direct_filters_stays_within_single_precision() {
-    compare::<f32>(Filters::Direct, 2e-6, 2e-5);
+    compare_cpu::<f32>(Filters::Direct, 2e-6, 2e-5);
 }
 
 /// The table's own error, apart from float32.
 #[test]
 fn float64_with_tabulated_filters_is_close_to_direct() {
-    compare::<f64>(Filters::Table, 5e-7, 5e-6);
+    compare_cpu::<f64>(Filters::Table, 5e-7, 5e-6);
+}
+
+#[test]
+fn the_gpu_stays_within_single_precision() {
+    let Some(device) = common::cuda::device() else { return };
+    compare(&format!("on {}", device.name), (2e-6, 2e-5), |model, case| {
+        let mut potential = CudaPotential::new(&device, model, &case.atomic_numbers, 0.5).unwrap();
+        deviation(&mut potential, model, case, true)
+    });
 }

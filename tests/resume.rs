@@ -393,7 +393,7 @@ fn what_cannot_be_resumed_is_refused_in_one_sentence() {
     assert!(message.contains(&hash) && message.lines().count() == 1, "{message}");
     std::fs::remove_file(bench.path("out/trajectory.h5md")).unwrap();
     let message = bench.fail(&["resume", "out", "--steps", "16"], 1);
-    assert!(message.contains("cannot be resumed: out/trajectory.h5md has less than the 2 frames"), "{message}");
+    assert!(message.contains("cannot be resumed: out/trajectory.h5md is missing, or empty"), "{message}");
 }
 
 /// The checkpoint before the explosion stays, and the message says where it is.
@@ -407,7 +407,7 @@ fn an_explosion_names_the_last_good_checkpoint() {
     let checkpoint = Generations::read(&bench.path("out/checkpoint.vlt")).unwrap();
     let step = checkpoint.state.step;
     assert!(
-        message.starts_with(&format!("error: the simulation exploded at step {}: the energy is ", step + 1)),
+        message.starts_with(&format!("error: the simulation exploded at step {}: the energy was ", step + 1)),
         "{message}"
     );
     let place = format!("; the last good state is that of step {step}, in out/checkpoint.vlt\n");

@@ -4,6 +4,7 @@
 //! it through [`Backend`], which is coarse on purpose: many steps a call is what lets a GPU stay inside one graph.
 
 pub mod cpu;
+pub mod cuda;
 
 use crate::error::Result;
 use crate::model::Model;

@@ -15,15 +15,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let config = arguments.input.load()?;
     let mut prepared = setup::prepare(&config)?;
     super::warn_of_defects(&prepared.model);
-    println!("{}", super::describe(&config, &prepared));
-    println!("output   {} (nothing written)", config.output.directory.display());
     super::outputs::check(&config, &prepared.info.system)?;
     RunFolder::check_free(&config.output.directory)?;
+    super::say(&format!(
+        "{}\noutput   {} (nothing written)",
+        super::describe(&config, &prepared),
+        config.output.directory.display()
+    ))?;
     let frame = prepared.backend.frame()?;
     let largest = frame.forces.iter().map(|force| force.norm()).fold(0.0, f64::max);
-    println!(
+    super::say(&format!(
         "energy   {:.6} eV, largest force {largest:.4} eV/Å, temperature {:.1} K",
         frame.sample.potential, frame.sample.temperature
-    );
-    Ok(())
+    ))
 }

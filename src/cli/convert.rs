@@ -26,13 +26,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SELECTION", default_value = "all", value_parser = selection)]
     atoms: Selection,
     /// First frame, counted from 1
-    #[arg(long = "from", value_name = "FRAME", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long = "from", value_name = "FRAME", default_value_t = 1, value_parser = super::number_from_one)]
     first: u64,
     /// Last frame, counted from 1
-    #[arg(long = "to", value_name = "FRAME", default_value_t = u64::MAX, hide_default_value = true)]
+    #[arg(long = "to", value_name = "FRAME", default_value_t = u64::MAX, hide_default_value = true, value_parser = super::number_from_one)]
     last: u64,
     /// Every how many frames
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::number_from_one)]
     every: u64,
     /// Precision of an H5MD file
     #[arg(long, value_parser = ["f32", "f64"], default_value = "f32")]
@@ -48,7 +48,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     // Two frames ahead: from them come what the file holds and how far apart its frames are.
     let mut frames = source.frames.peekable();
     let Some(first) = frames.next().transpose()? else {
-        return Err(Error::Input(format!("{} has no frame in the range that was asked for", arguments.from.display())));
+        let range = match arguments.last {
+            u64::MAX => format!("frame {}", arguments.first),
+            last => format!("frames {} to {last}", arguments.first),
+        };
+        return Err(Error::Input(format!("{} has no {range} (frames count from 1)", arguments.from.display())));
     };
     let spacing = match frames.peek() {
         Some(Ok(second)) => Spacing::between(&first, second),
@@ -61,8 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let _ = std::fs::remove_file(&arguments.to);
     }
     let count = result?;
-    println!("{}: {count} {}", arguments.to.display(), if count == 1 { "frame" } else { "frames" });
-    Ok(())
+    super::say(&format!("{}: {count} {}", arguments.to.display(), if count == 1 { "frame" } else { "frames" }))
 }
 
 /// Frames to convert, and what else the file says.
@@ -90,12 +93,19 @@ impl Source {
             let (numbers, masses) = (reader.atomic_numbers()?, reader.masses()?);
             let samples = reader.samples()?;
             let total = reader.frames()?;
-            let about = match total {
-                0 => None,
-                _ => Some(reader.about(stored(&reader, 0, &numbers, &masses, &samples)?.system)?),
-            };
+            if total == 0 {
+                return Err(Error::Output(format!("{} holds no frames", path.display())));
+            }
             let log = samples.clone();
-            let frames = (0..total).map(move |index| stored(&reader, index, &numbers, &masses, &log));
+            let name = path.display().to_string();
+            let read = move |reader: &H5mdReader, index| {
+                stored(reader, index, &numbers, &masses, &log).map_err(|error| match error {
+                    Error::Structure(problem) => Error::Structure(format!("{name}, frame {}: {problem}", index + 1)),
+                    other => other,
+                })
+            };
+            let about = Some(reader.about(read(&reader, 0)?.system)?);
+            let frames = (0..total).map(move |index| read(&reader, index));
             return Ok(Source { frames: Box::new(frames.skip(skip).take(count).step_by(every)), samples, about });
         }
         let topology = arguments.topology.as_deref().map(|file| structure::read_structure(file, 0)).transpose()?;
@@ -239,7 +249,7 @@ impl<'a> Target<'a> {
         }
         spinner.finish_and_clear();
         if uneven && self.arguments.to.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("dcd")) {
-            eprintln!("warning: the frames are not evenly spaced in time, and DCD has one time step for all of them");
+            super::warn("the frames are not evenly spaced in time, and DCD has one time step for all of them");
         }
         match self.writer {
             Writer::H5md { writer, .. } => writer.finish()?,

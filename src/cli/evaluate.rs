@@ -2,13 +2,16 @@
 
 use crate::backend::Evaluation;
 use crate::backend::cpu::{Filters, NetworkPotential, Potential};
+use crate::backend::cuda::{self, CudaPotential, Device};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::output::create_new;
 use crate::system::extxyz::{Column, Frame, Writer};
 use crate::system::structure;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Frame-wide values that another program computed and that would be wrong beside ours.
 const STALE: [&str; 5] = ["stress", "virial", "virials", "free_energy", "energies"];
@@ -25,7 +28,7 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     output: Option<PathBuf>,
     /// Where to compute
-    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu"], default_value = "auto")]
+    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu", "cuda"], default_value = "auto")]
     backend: String,
     /// Arithmetic of the network: f32 with tabulated filters as in a run, or f64 with exact ones as a reference
     #[arg(long, value_parser = ["f32", "f64"], default_value = "f32")]
@@ -35,7 +38,18 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let model = Model::load(&arguments.model)?;
     super::warn_of_defects(&model);
-    let mut engine = Engine { model, double: arguments.precision == "f64", prepared: None };
+    let double = arguments.precision == "f64";
+    let device = match arguments.backend.as_str() {
+        "cuda" if double => {
+            return Err(Error::Input(
+                "--backend cuda computes the network in f32; leave --precision at that, or use --backend cpu".into(),
+            ));
+        }
+        "cuda" => Some(Device::open(0)?),
+        "auto" if !double && cuda::check_model(&model).is_ok() => Device::open(0).ok(),
+        _ => None,
+    };
+    let mut engine = Engine { model, double, device, required: arguments.backend == "cuda", prepared: None };
     match arguments.output.as_deref().filter(|path| path.as_os_str() != "-") {
         None => {
             let mut writer = Writer::new(std::io::BufWriter::new(std::io::stdout().lock()), "standard output");
@@ -43,15 +57,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             writer.finish().map(drop)
         }
         Some(path) => {
-            if path.exists() {
-                return Err(Error::Output(format!(
-                    "{} exists already; remove it or choose another name",
-                    path.display()
-                )));
+            let file = std::io::BufWriter::new(create_new(path)?);
+            let mut writer = Writer::new(file, &path.display().to_string());
+            let mut count = 0;
+            let evaluated = evaluate(arguments, &mut engine, |frame| {
+                writer.write(frame)?;
+                count += 1;
+                Ok(())
+            });
+            let flushed = writer.finish().map(drop);
+            match evaluated.and(flushed) {
+                Ok(()) => Ok(()),
+                // What has been computed is kept; what could not be written is of no use to anybody.
+                Err(Error::Structure(problem)) if count > 0 => Err(Error::Structure(format!(
+                    "{problem}; {} holds the {count} {} before it",
+                    path.display(),
+                    if count == 1 { "frame" } else { "frames" }
+                ))),
+                Err(error) => {
+                    let _ = std::fs::remove_file(path);
+                    Err(error)
+                }
             }
-            let mut writer = Writer::create(path)?;
-            evaluate(arguments, &mut engine, |frame| writer.write(frame))?;
-            writer.finish().map(drop)
         }
     }
 }
@@ -85,6 +112,9 @@ pub(super) fn progress() -> ProgressBar {
 struct Engine {
     model: Model,
     double: bool,
+    /// The GPU, if it is to be used, and whether nothing else will do.
+    device: Option<Arc<Device>>,
+    required: bool,
     prepared: Option<(Vec<u8>, Box<dyn Potential>)>,
 }
 
@@ -93,7 +123,20 @@ impl Engine {
         let known = self.prepared.as_ref().is_some_and(|(numbers, _)| numbers == atomic_numbers);
         if !known {
             let model = &self.model;
-            let potential: Box<dyn Potential> = if self.double {
+            let on_gpu = match &self.device {
+                Some(device) => match CudaPotential::new(device, model, atomic_numbers, 0.0) {
+                    Err(Error::Run(reason)) if !self.required => {
+                        eprintln!("warning: computing on the CPU, since {reason}");
+                        self.device = None;
+                        None
+                    }
+                    made => Some(made?),
+                },
+                None => None,
+            };
+            let potential: Box<dyn Potential> = if let Some(potential) = on_gpu {
+                Box::new(potential)
+            } else if self.double {
                 Box::new(NetworkPotential::<f64>::new(model, atomic_numbers, 0.0, Filters::Direct)?)
             } else {
                 Box::new(NetworkPotential::<f32>::new(model, atomic_numbers, 0.0, Filters::Table)?)

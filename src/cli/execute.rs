@@ -2,7 +2,7 @@
 
 use crate::analysis::Conservation;
 use crate::config::RunConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::output::folder::RunFolder;
 use crate::output::progress::Progress;
 use crate::output::record::Record;
@@ -41,12 +41,14 @@ pub(super) fn execute(
         Error::Output(reason) => Error::Output(format!("{reason}; {}", record.last_good())),
         other => other,
     })?;
-    print!("{}", summary(config, &outcome, first, begun.elapsed()));
+    let mut report = summary(config, &outcome, first, begun.elapsed());
     if outcome.interrupted {
-        println!("go on with it      verlet resume {}", folder.path().display());
+        report.push_str(&format!("go on with it      verlet resume {}\n", folder.path().display()));
     }
-    println!("{}", how_to_look(folder, config, &outcome));
-    Ok(())
+    report.push_str(&how_to_look(folder, config, &outcome));
+    super::say(&report).map_err(|error| {
+        Error::Output(format!("{error}; the run itself ended well, and its results are in {}", folder.path().display()))
+    })
 }
 
 /// A flag that SIGINT and SIGTERM raise; a second one ends the program at once.
@@ -56,7 +58,7 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
         // In this order: the first signal finds the flag still down and only raises it.
         signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())
             .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .map_err(|error| Error::Run(format!("the program cannot listen to signals: {error}")))?;
+            .map_err(|error| Error::Run(format!("the program cannot listen to signals: {}", reason(&error))))?;
     }
     Ok(stop)
 }

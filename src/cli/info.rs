@@ -1,5 +1,6 @@
 //! `verlet info`: what is this file; which keys are there.
 
+use crate::backend::cuda;
 use crate::config::{KEYS, header};
 use crate::elements;
 use crate::error::{Error, Result};
@@ -10,20 +11,26 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// A model file
-    #[arg(required_unless_present = "keys")]
+    #[arg(required_unless_present_any = ["keys", "devices"])]
     model: Option<PathBuf>,
     /// Print every key of the input file as a Markdown table
     #[arg(long)]
     keys: bool,
+    /// Say what this machine can compute on
+    #[arg(long)]
+    devices: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.keys {
-        print!("{}", key_table());
+        super::say(key_table().trim_end())?;
+    }
+    if arguments.devices {
+        print!("{}", devices());
     }
     if let Some(path) = &arguments.model {
         let model = Model::load(path)?;
-        print!("{}", describe(&model)?);
+        super::say(describe(&model)?.trim_end())?;
         super::warn_of_defects(&model);
     }
     Ok(())
@@ -71,6 +78,46 @@ fn describe(model: &Model) -> Result<String> {
     })()
     .map_err(|error: std::fmt::Error| Error::Output(error.to_string()))?;
     Ok(text)
+}
+
+/// What this machine can compute on, and what is missing for more.
+fn devices() -> String {
+    let threads = rayon::current_num_threads();
+    let mut text = format!("CPU      {threads} threads, {}\n", crate::backend::cpu::instructions());
+    let driver = match cuda::Driver::start() {
+        Ok(driver) => driver,
+        Err(error) => return text + &format!("GPU      none: {error}\n"),
+    };
+    text.push_str(&format!("driver   CUDA {}\n", driver.version_text()));
+    for number in 0..driver.devices {
+        let line = match cuda::Device::open(number).and_then(|device| Ok((device.free_memory()?, device))) {
+            Ok((free, device)) => format!(
+                "{}, {}, {} multiprocessors, {:.1} of {:.1} GB free",
+                device.name,
+                device.architecture(),
+                device.multiprocessors,
+                free as f64 * 1e-9,
+                device.memory as f64 * 1e-9
+            ),
+            Err(error) => error.to_string(),
+        };
+        let used = if number == 0 { "" } else { " (not used)" };
+        text.push_str(&format!("GPU {number}    {line}{used}\n"));
+    }
+    match cuda::Nvrtc::find(Some(driver.version)) {
+        Ok(found) => {
+            let (major, minor) = found.version;
+            text.push_str(&format!("NVRTC    CUDA {major}.{minor}, {}\n", found.path.display()));
+        }
+        Err(error) => text.push_str(&format!("NVRTC    missing: {error}\n")),
+    }
+    let folder = cuda::cache_folder();
+    let count = folder.as_ref().and_then(|folder| std::fs::read_dir(folder).ok()).map_or(0, Iterator::count);
+    match folder {
+        Some(folder) => text.push_str(&format!("kernels  {count} compiled in {}\n", folder.display())),
+        None => text.push_str("kernels  nowhere to keep them: neither XDG_CACHE_HOME nor HOME is set\n"),
+    }
+    text
 }
 
 /// Every key of the input as a Markdown table a section.

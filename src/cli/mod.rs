@@ -11,12 +11,16 @@ mod resume;
 mod run;
 
 use crate::config::RunConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::model::Model;
 use crate::setup::Prepared;
 use clap::{CommandFactory, Parser, Subcommand};
+use signal_hook::consts::SIGXFSZ;
+use signal_hook::flag;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Molecular dynamics under learned force fields.
 #[derive(Parser)]
@@ -40,7 +44,7 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Turn a trajectory into another format
     Convert(convert::Arguments),
-    /// What a model file is, or the keys of an input file
+    /// What a model file is, the keys of an input file, or what this machine can compute on
     Info(info::Arguments),
 }
 
@@ -50,13 +54,13 @@ struct InputArguments {
     /// The input file (TOML)
     input: PathBuf,
     /// Where to compute, instead of the input's choice
-    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu"])]
+    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu", "cuda"])]
     backend: Option<String>,
     /// The run's folder, instead of the input's choice
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Number of steps, instead of the input's choice
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number, allow_negative_numbers = true)]
     steps: Option<u64>,
     /// Change any key of the input, for example --set dynamics.timestep=1fs
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -88,6 +92,8 @@ pub fn command() -> clap::Command {
 /// Runs the program; the error chain is printed here and nowhere else.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Where it fails, the operating system ends the program at a limit of file sizes, as it would without this.
+    let _ = flag::register(SIGXFSZ, Arc::default());
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
@@ -100,10 +106,41 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            complain(&format!("error: {error}"));
             ExitCode::from(error.exit_status())
         }
     }
+}
+
+fn whole_number(text: &str) -> std::result::Result<u64, String> {
+    text.parse().map_err(|_| "give a whole number from 0 on".into())
+}
+
+fn number_from_one(text: &str) -> std::result::Result<u64, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "give a whole number from 1 on".into())
+}
+
+/// Prints a line, or several. Who stops reading early, as `head` does, has seen enough.
+///
+/// # Errors
+/// [`Error::Output`] when standard output takes no more.
+fn say(text: &str) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::Output(format!("standard output cannot be written: {}", reason(&error))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn warn(text: &str) {
+    complain(&format!("warning: {text}"));
+}
+
+/// A closed stderr is no reason to lose anything.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn set_threads(threads: usize) -> Result<()> {
@@ -116,7 +153,7 @@ fn set_threads(threads: usize) -> Result<()> {
 /// Says once what a user must know of a model.
 fn warn_of_defects(model: &Model) {
     if let Some(defects) = model.defects() {
-        eprintln!("warning: {}: {defects}", model.name);
+        warn(&format!("{}: {defects}", model.name));
     }
 }
 

@@ -17,11 +17,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let folder = if path.is_dir() { Some(RunFolder::open(path)?) } else { RunFolder::around(path)? };
     let file = if path.is_dir() { path.join(TRAJECTORY) } else { path.clone() };
     if !file.exists() {
-        return Err(Error::Output(format!("there is no {} to repair", file.display())));
+        return Err(Error::Output(format!(
+            "{} does not exist; give the folder of a run, or a trajectory",
+            file.display()
+        )));
     }
     let found = h5md::repair(&file)?;
     drop(folder);
     let word = if found.changed { "repaired" } else { "needs no repair" };
-    println!("{} {word}: {} frames, {} rows of the energy log", file.display(), found.frames, found.rows);
-    Ok(())
+    super::say(&format!("{} {word}: {} frames, {} rows of the energy log", file.display(), found.frames, found.rows))
 }

@@ -18,16 +18,16 @@ pub(super) struct Arguments {
     /// The run's folder
     folder: PathBuf,
     /// A new total number of steps, counted from the start of the run: extends a run that is finished
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::whole_number, allow_negative_numbers = true)]
     steps: Option<u64>,
     /// Where to compute, instead of the run's choice; only the same device repeats every bit
-    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu"])]
+    #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu", "cuda"])]
     backend: Option<String>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let folder = RunFolder::open(&arguments.folder)?;
-    let mut checkpoint = last_usable(&folder)?;
+    let (mut checkpoint, is_last) = last_usable(&folder)?;
     let step = checkpoint.state.step;
     let scheduled = checkpoint.steps;
     checkpoint.steps = arguments.steps.unwrap_or(scheduled);
@@ -40,20 +40,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         super::set_threads(threads)?;
     }
     if checkpoint.run.version != env!("CARGO_PKG_VERSION") {
-        eprintln!(
-            "warning: the run was at work with verlet {}; this is {}, which may compute other last bits",
+        super::warn(&format!(
+            "the run was at work with verlet {}; this is {}, which may compute other last bits",
             checkpoint.run.version,
             env!("CARGO_PKG_VERSION")
-        );
+        ));
     }
     let mut prepared = setup::resume(&config, &checkpoint)?;
-    println!("{}", super::describe(&config, &prepared));
-    println!("output   {}, from step {step} on", folder.path().display());
+    super::say(&format!(
+        "{}\noutput   {}, from step {step} on",
+        super::describe(&config, &prepared),
+        folder.path().display()
+    ))?;
 
     let (outputs, conservation) = reopen(&folder, &config, &prepared, &checkpoint)?;
     let run = setup::provenance(&config, &prepared.model)?;
-    if checkpoint.steps != scheduled {
-        // A kill before the next checkpoint must not forget the new end.
+    if !is_last || checkpoint.steps != scheduled {
+        // A kill before the next checkpoint must not forget the new end, and the next checkpoint must not push this one out
+        // of its place to keep a bad one.
         folder.checkpoints().replace(&checkpoint)?;
     }
     let record = Record::new(outputs, folder.checkpoints(), run, checkpoint.steps, &prepared.info.system).behind(step);
@@ -67,49 +71,46 @@ fn finished(folder: &Path, step: u64, asked: Option<u64>) -> Result<()> {
             "--steps {steps} is the total number of steps, and the run in {} has taken {step} already; give more than that",
             folder.display()
         ))),
-        _ => {
-            println!(
-                "the run in {} is finished: it has taken all of its {step} steps; extend it with --steps N, the new total",
-                folder.display()
-            );
-            Ok(())
-        }
+        _ => super::say(&format!(
+            "the run in {} is finished: it has taken all of its {step} steps; extend it with --steps N, the new total",
+            folder.display()
+        )),
     }
 }
 
-/// The last checkpoint that is whole and whose outputs are there, with its outputs repaired; says so when it is not the
-/// last one.
-fn last_usable(folder: &RunFolder) -> Result<Checkpoint> {
+/// The last checkpoint that is whole and whose outputs are there, with its outputs repaired, and whether it is the very
+/// last one; warns when it is not.
+fn last_usable(folder: &RunFolder) -> Result<(Checkpoint, bool)> {
     let checkpoints = folder.checkpoints();
     let name = folder.path().display();
     if !checkpoints.exist() {
         return Err(Error::Output(format!(
-            "the folder {name} has no checkpoint: its run was killed before the first step; remove the folder and start \
-             again"
+            "the folder {name} has no checkpoint, so its run cannot go on; if it was killed before its first step, remove \
+             the folder and start again"
         )));
     }
-    // A trajectory that cannot be repaired now, because somebody reads it, is no reason to go further back.
-    if folder.trajectory().exists() {
-        h5md::repair(&folder.trajectory())?;
+    let refused = |reason: String| Error::Output(format!("the run in {name} cannot be resumed: {reason}"));
+    let trajectory = folder.trajectory();
+    if std::fs::metadata(&trajectory).map_or(0, |metadata| metadata.len()) == 0 {
+        return Err(refused(format!("{} is missing, or empty; put it back", trajectory.display())));
     }
+    // A trajectory that cannot be repaired now, because somebody reads it, is no reason to go further back.
+    h5md::repair(&trajectory)?;
     let unusable = match usable(folder, &checkpoints.current()) {
-        Ok(checkpoint) => return Ok(checkpoint),
+        Ok(checkpoint) => return Ok((checkpoint, true)),
         Err(error) => error,
     };
-    let refused = |reason: String| Error::Output(format!("the run in {name} cannot be resumed: {reason}"));
     if !checkpoints.previous().exists() {
         return Err(refused(unusable.to_string()));
     }
     let checkpoint =
         usable(folder, &checkpoints.previous()).map_err(|error| refused(format!("{unusable}, and {error}")))?;
-    eprintln!(
-        "warning: {unusable}; going on from the checkpoint before it, {} at step {}",
+    super::warn(&format!(
+        "{unusable}; going on from the checkpoint before it, {} at step {}",
         Generations::PREVIOUS,
         checkpoint.state.step
-    );
-    // Else the next checkpoint would push this one out of its place and keep the bad one.
-    checkpoints.replace(&checkpoint)?;
-    Ok(checkpoint)
+    ));
+    Ok((checkpoint, false))
 }
 
 fn usable(folder: &RunFolder, path: &Path) -> Result<Checkpoint> {
@@ -127,6 +128,9 @@ fn usable(folder: &RunFolder, path: &Path) -> Result<Checkpoint> {
     // The other outputs are counted in bytes: what they are is of no interest here.
     for (name, position) in checkpoint.outputs.iter().filter(|(name, _)| *name != TRAJECTORY) {
         let file = folder.path().join(name);
+        if !file.exists() {
+            return Err(Error::Output(format!("{} is missing; put it back", file.display())));
+        }
         if !TrajectoryWriter::holds(&file, position)? {
             return Err(Error::Output(format!(
                 "{} has less than the {} frames that {} counts",

@@ -19,10 +19,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     RunFolder::check_free(directory)?;
     let mut prepared = setup::prepare(&config)?;
     super::warn_of_defects(&prepared.model);
-    println!("{}", super::describe(&config, &prepared));
-    println!("output   {}", directory.display());
-
     outputs::check(&config, &prepared.info.system)?;
+    super::say(&format!("{}\noutput   {}", super::describe(&config, &prepared), directory.display()))?;
+
     let folder = RunFolder::create(directory, &config.record())?;
     let outputs = outputs::create(&folder, &config, &prepared.info)?;
     let run = setup::provenance(&config, &prepared.model)?;

@@ -82,7 +82,13 @@ pub const KEYS: &[Key] = &[
         "the structure file's; [true, true, true] where cell is given",
         "which cell edges repeat",
     ),
-    key("system", "replicate", Kind::List("three whole numbers"), "[1, 1, 1]", "copies along each cell edge"),
+    key(
+        "system",
+        "replicate",
+        Kind::List("three whole numbers from 1 to 10000"),
+        "[1, 1, 1]",
+        "copies along each cell edge",
+    ),
     key(
         "system",
         "masses",
@@ -159,7 +165,14 @@ pub const KEYS: &[Key] = &[
         "1 Å",
         "the neighbour list reaches this much beyond the cutoff, and is rebuilt when an atom has moved half of it",
     ),
-    key("backend", "device", Kind::Choice(&["auto", "cpu"]), "auto", "where to compute"),
+    key(
+        "backend",
+        "device",
+        Kind::Choice(&["auto", "cpu", "cuda"]),
+        "auto",
+        "where to compute: on an NVIDIA GPU, on the CPU, or wherever it is faster (the GPU, where there is one and precision \
+         and filters are the default ones)",
+    ),
     key("backend", "precision", Kind::Choice(&["f32", "f64"]), "f32", "arithmetic of the network; all else is float64"),
     key(
         "backend",

@@ -8,7 +8,7 @@ pub use keys::{KEYS, Key, Kind, Sign, header};
 
 use crate::analysis::Limits;
 use crate::elements;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::integrate::Thermostat;
 use crate::output::trajectory::{Format, TrajectoryOptions};
 use crate::system::Cell;
@@ -16,6 +16,9 @@ use crate::units::Dimension;
 use nalgebra::Matrix3;
 use node::Value;
 use reader::Reader;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A run as the input describes it. Quantities are in the program's units (Å, fs, u, eV, K).
@@ -45,6 +48,8 @@ pub struct RunConfig {
     pub output: OutputConfig,
     /// What passes.
     pub limits: Limits,
+    /// What stands where, by the full name of the key: see [`RunConfig::what`].
+    given: BTreeMap<String, String>,
 }
 
 /// Where the system comes from and what is changed about it.
@@ -143,6 +148,8 @@ pub enum Device {
     Auto,
     /// The CPU.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
 }
 
 /// Precision of the network.
@@ -223,9 +230,7 @@ impl RunConfig {
     /// [`Error::Input`] with file, line, key, the value found and what would be accepted.
     pub fn load(file: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         let file = file.as_ref();
-        let name = file.display().to_string();
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Error::Input(format!("the input file {name} cannot be read: {error}")))?;
+        let text = read(file)?;
         Self::parse(file, &text, overrides)
     }
 
@@ -242,6 +247,13 @@ impl RunConfig {
             }
             node::merge(&mut root, over);
         }
+        if matches!(&root.value, Value::Table(table) if table.is_empty()) {
+            return Err(Error::Input(format!(
+                "{} holds no keys; an input needs at least system.structure, model.file, dynamics.steps and \
+                 dynamics.temperature",
+                file.display()
+            )));
+        }
         let base = file.parent().unwrap_or(Path::new("."));
         let reader = Reader::new(root)?;
         let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
@@ -249,6 +261,7 @@ impl RunConfig {
         let timestep = dynamics.timestep;
         let words = |section: &str, name: &str| Ok::<_, Error>(reader.text(section, name)?.map(|found| found.value));
         Ok(RunConfig {
+            given: reader.given(),
             file: file.to_path_buf(),
             text: text.to_string(),
             overrides: overrides.to_vec(),
@@ -267,6 +280,11 @@ impl RunConfig {
         })
     }
 
+    /// The beginning of a complaint about a key: file, line, key and value where it was given, else the key alone.
+    pub fn what<'a>(&'a self, key: &'a str) -> &'a str {
+        self.given.get(key).map_or(key, String::as_str)
+    }
+
     /// The input as it is kept with the results: its text, with the command line's changes as comments at the end.
     pub fn record(&self) -> String {
         let mut record = self.text.clone();
@@ -276,6 +294,30 @@ impl RunConfig {
         record.extend(self.overrides.iter().map(|change| format!("# --set {change}\n")));
         record
     }
+}
+
+/// Bytes that no input file has.
+const LARGEST_INPUT: u64 = 16 << 20;
+
+/// The text of an input file.
+fn read(file: &Path) -> Result<String> {
+    let name = file.display();
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|open| open.take(LARGEST_INPUT + 1).read_to_end(&mut bytes))
+        .map_err(|error| Error::Input(format!("the input file {name} cannot be read: {}", reason(&error))))?;
+    if bytes.len() as u64 > LARGEST_INPUT {
+        return Err(Error::Input(format!(
+            "{name} is larger than 16 MiB, so it is no input file; give the TOML file of a run"
+        )));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Error::Input(format!(
+            "{name}:{line}: this is no text in UTF-8; give the TOML file of a run, and save it as UTF-8"
+        ))
+    })
 }
 
 fn system(reader: &Reader, base: &Path) -> Result<SystemConfig> {
@@ -342,7 +384,10 @@ fn dynamics(reader: &Reader) -> Result<DynamicsConfig> {
             }
             steps as u64
         }
-        (None, None) => return Err(reader.missing("dynamics", "steps")),
+        (None, None) => {
+            let missing = reader.missing("dynamics", "steps");
+            return Err(Error::Input(format!("{missing}, or dynamics.duration")));
+        }
         (Some(_), Some(duration)) => {
             return Err(duration.error("says how long to run, and so does dynamics.steps; keep one of them"));
         }
@@ -383,6 +428,7 @@ fn backend(reader: &Reader) -> Result<BackendConfig> {
     Ok(BackendConfig {
         device: match word("device")?.as_deref() {
             Some("cpu") => Device::Cpu,
+            Some("cuda") => Device::Cuda,
             _ => Device::Auto,
         },
         precision: match word("precision")?.as_deref() {
@@ -475,7 +521,7 @@ mod tests {
         );
         assert_eq!(
             with("").unwrap_err().to_string(),
-            "in/a.toml:5: dynamics.steps is missing; give a whole number from 0 on"
+            "in/a.toml:5: dynamics.steps is missing; give a whole number from 0 on, or dynamics.duration"
         );
     }
 

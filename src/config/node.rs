@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 use toml::de::{DeTable, DeValue};
 
@@ -83,11 +84,36 @@ impl Node {
 pub(super) fn parse(file: &str, text: &str) -> Result<Node> {
     let lines = Lines::new(file, text);
     let table = DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        let what = error.message().trim().replace('\n', ", ");
-        Error::Input(format!("{}: this is not valid TOML: {what}", lines.place(at)))
+        let span = error.span().unwrap_or(0..0);
+        let what = explain(error.message(), text, &span);
+        Error::Input(format!("{}: this is not valid TOML: {what}", lines.place(span.start)))
     })?;
-    convert(DeValue::Table(table.into_inner()), lines.place(0), &lines)
+    convert(DeValue::Table(table.into_inner()), "", lines.place(0), &lines)
+}
+
+/// The parser's complaints in the words of somebody who writes an input. Those that are rare stay as they are.
+fn explain(message: &str, text: &str, span: &Range<usize>) -> String {
+    let there = text.get(span.clone()).unwrap_or_default();
+    let begin = text.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |end| end + 1);
+    let line = text.get(begin..).and_then(|rest| rest.lines().next()).unwrap_or_default().trim();
+    let rest = text.get(span.start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let rest = rest.split('#').next().unwrap_or_default().trim();
+    match message.trim() {
+        message if message.starts_with("string values must be quoted") => match rest {
+            "" => "the key has no value".into(),
+            value => format!("texts, and numbers with a unit, need quotes: \"{}\"", value.escape_debug()),
+        },
+        "duplicate key" => format!("{there} is there twice; keep one of them"),
+        message if message.starts_with("key with no value") => {
+            format!("'{}' is not of the form key = value", line.escape_debug())
+        }
+        message if message.starts_with("unclosed table") => "the ] after the name of the table is missing".into(),
+        message if message.starts_with("invalid basic string, expected `\"`") => {
+            "the quotes at the end of the text are missing".into()
+        }
+        message if message.contains("recurs") => "lists or tables lie too deep in each other".into(),
+        message => message.replace('\n', ", "),
+    }
 }
 
 /// Parses `section.key=value` from the command line. A value that is no TOML is taken as a string, so that
@@ -98,7 +124,9 @@ pub(super) fn parse_override(text: &str) -> Result<Node> {
         return Err(Error::Input(format!("{place}: write it as section.key=value")));
     };
     let quoted = format!("{key} = {}", toml::Value::String(value.trim().to_string()));
-    let tree = parse(&place, &format!("{key} = {value}")).or_else(|_| parse(&place, &quoted))?;
+    let tree = parse(&place, &format!("{key} = {value}")).or_else(|_| parse(&place, &quoted)).map_err(|_| {
+        Error::Input(format!("{place}: '{key}' is not the name of a key; write it as section.key=value"))
+    })?;
     Ok(relocate(tree, &Place(place.into())))
 }
 
@@ -130,15 +158,21 @@ fn relocate(node: Node, place: &Place) -> Node {
     Node { place: place.clone(), value }
 }
 
-fn convert(value: DeValue, place: Place, lines: &Lines) -> Result<Node> {
-    let bad = |what: &str, text: &str| Error::Input(format!("{place}: {text} is too large for {what}"));
+/// `key` is the full name of what the value is given to.
+fn convert(value: DeValue, key: &str, place: Place, lines: &Lines) -> Result<Node> {
+    let large =
+        |text: &str| Error::Input(format!("{place}: {key} = {text} is more than can be held; give a smaller number"));
     let value = match value {
         DeValue::String(text) => Value::String(text.into_owned()),
-        DeValue::Integer(integer) => Value::Integer(
-            i64::from_str_radix(integer.as_str(), integer.radix())
-                .map_err(|_| bad("a 64-bit integer", integer.as_str()))?,
-        ),
-        DeValue::Float(float) => Value::Float(float.as_str().parse().map_err(|_| bad("a number", float.as_str()))?),
+        DeValue::Integer(integer) => {
+            Value::Integer(i64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| large(integer.as_str()))?)
+        }
+        DeValue::Float(float) => {
+            let number: Option<f64> = float.as_str().parse().ok();
+            // Digits that come out as infinite are too many; who writes inf gets it.
+            let number = number.filter(|x| x.is_finite() || !float.as_str().contains(|c: char| c.is_ascii_digit()));
+            Value::Float(number.ok_or_else(|| large(float.as_str()))?)
+        }
         DeValue::Boolean(value) => Value::Boolean(value),
         DeValue::Datetime(value) => Value::Datetime(value.to_string()),
         DeValue::Array(items) => Value::Array(
@@ -146,16 +180,18 @@ fn convert(value: DeValue, place: Place, lines: &Lines) -> Result<Node> {
                 .into_iter()
                 .map(|item| {
                     let place = lines.place(item.span().start);
-                    convert(item.into_inner(), place, lines)
+                    convert(item.into_inner(), key, place, lines)
                 })
                 .collect::<Result<_>>()?,
         ),
         DeValue::Table(table) => Value::Table(
             table
                 .into_iter()
-                .map(|(key, item)| {
-                    let place = lines.place(key.span().start);
-                    Ok((key.into_inner().into_owned(), convert(item.into_inner(), place, lines)?))
+                .map(|(name, item)| {
+                    let place = lines.place(name.span().start);
+                    let name = name.into_inner().into_owned();
+                    let node = convert(item.into_inner(), &super::keys::path(key, &name), place, lines)?;
+                    Ok((name, node))
                 })
                 .collect::<Result<_>>()?,
         ),

@@ -45,6 +45,18 @@ impl Reader {
         ))
     }
 
+    /// What stands where, for complaints about a value that only later turns out to be wrong: `file:line: key = value` of
+    /// every key that is given once, by its full name.
+    pub fn given(&self) -> BTreeMap<String, String> {
+        let single = KEYS.iter().filter(|key| !keys::is_repeated(key.section));
+        let given = single.filter_map(|key| {
+            let node = self.get(key.section, key.name)?;
+            let name = keys::path(key.section, key.name);
+            Some((name.clone(), format!("{}: {name} = {}", node.place, node.value)))
+        });
+        given.collect()
+    }
+
     /// The tables of a repeated section, each as a reader in which it is the only one.
     pub fn repeated(&self, section: &str) -> Vec<Reader> {
         let Some(Node { value: Value::Array(items), .. }) = self.table(section) else { return Vec::new() };
@@ -284,22 +296,32 @@ fn sections() -> BTreeMap<String, ()> {
 }
 
 fn unknown(section: &str, name: &str, full: &str, place: &Place, value: &Value) -> Error {
+    let keys = || KEYS.iter().map(|key| keys::path(key.section, key.name));
+    let table = matches!(value, Value::Table(_));
     let known: Vec<String> =
-        KEYS.iter().map(|key| keys::path(key.section, key.name)).chain(sections().into_keys()).collect();
+        if table { sections().into_keys().collect() } else { keys().chain(sections().into_keys()).collect() };
     // A name spelt right in the wrong table is nearer than a similar one in the right table.
     let elsewhere = known.iter().find(|path| path.rsplit('.').next() == Some(name));
     let nearest = elsewhere
         .or_else(|| known.iter().max_by(|a, b| similarity(a, full).total_cmp(&similarity(b, full))))
         .expect("the table of keys is not empty");
+    if table {
+        let tables: Vec<String> = sections().into_keys().map(|name| keys::header(&name)).collect();
+        let nearest = keys::header(nearest);
+        return Error::Input(format!(
+            "{place}: [{full}] is not a known table; did you mean {nearest}? There are {}",
+            tables.join(", ")
+        ));
+    }
     let here: Vec<&str> = KEYS.iter().filter(|key| key.section == section).map(|key| key.name).collect();
     let accepted = if here.is_empty() {
         String::new()
     } else if section.is_empty() {
-        "; the top of the file takes ".to_string() + &here.join(", ") + " and tables"
+        format!(" The top of the file takes {} and tables", here.join(", "))
     } else {
-        format!("; {} takes {}", keys::header(section), here.join(", "))
+        format!(" {} takes {}", keys::header(section), here.join(", "))
     };
-    Error::Input(format!("{place}: {full} = {value} is not a known key; did you mean {nearest}{accepted}?"))
+    Error::Input(format!("{place}: {full} = {value} is not a known key; did you mean {nearest}?{accepted}"))
 }
 
 fn similarity(a: &str, b: &str) -> f64 {
@@ -363,15 +385,15 @@ mod tests {
              with a unit (fs, as, ps, ns, us, µs) such as \"1 fs\""
         );
         assert!(message("[dynamics]\ntimestp = 1\n").starts_with(
-            "a.toml:2: dynamics.timestp = 1 is not a known key; did you mean dynamics.timestep; [dynamics] takes "
+            "a.toml:2: dynamics.timestp = 1 is not a known key; did you mean dynamics.timestep? [dynamics] takes "
         ));
         assert!(message("timestep = 1\n").contains("did you mean dynamics.timestep"));
-        assert!(message("[dynamic]\ntimestep = 1\n").contains("did you mean dynamics"));
+        assert!(message("[dynamic]\ntimestep = 1\n").contains("did you mean [dynamics]"));
         assert!(message("dynamics = 3\n").contains("write [dynamics] above its keys"));
         assert_eq!(
             message("[[output.extra]]\nfile = \"a.dcd\"\n\n[[output.extra]]\nfile = \"b.dcd\"\natom = \"O\"\n"),
-            "a.toml:6: output.extra.atom = \"O\" is not a known key; did you mean output.extra.atoms; [[output.extra]] \
-             takes file, interval, atoms, wrap, velocities, forces?"
+            "a.toml:6: output.extra.atom = \"O\" is not a known key; did you mean output.extra.atoms? [[output.extra]] \
+             takes file, interval, atoms, wrap, velocities, forces"
         );
         assert_eq!(
             message("[output.extra]\nfile = \"a.dcd\"\n"),

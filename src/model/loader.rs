@@ -1,5 +1,6 @@
 //! From a safetensors file to a [`Model`].
 
+use super::container;
 use super::filter::{RadialFilter, RadialMap};
 use super::weights::Tensors;
 use super::{Architecture, Layer, Model, Spec, Update};
@@ -13,11 +14,9 @@ use std::sync::OnceLock;
 
 pub(super) fn load(path: &Path) -> Result<Model> {
     let file = path.display().to_string();
-    let bytes =
-        std::fs::read(path).map_err(|error| Error::Model(format!("the model file {file} cannot be read: {error}")))?;
-    let broken = |error: safetensors::SafeTensorError| {
-        Error::Model(format!("{file} is not a complete safetensors file: {error}"))
-    };
+    let bytes = container::read(path)?;
+    let broken =
+        |error: safetensors::SafeTensorError| Error::Model(format!("{file} is damaged: {error}; copy it again"));
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
     let json = metadata.metadata().as_ref().and_then(|entries| entries.get("config")).ok_or_else(|| {
         Error::Model(format!(
@@ -82,7 +81,7 @@ fn painn(spec: &Spec, tensors: &mut Tensors) -> Result<Parts> {
     let f = spec.features;
     let k = spec.radial_count;
     let offsets = tensors.take("representation.radial_basis.offsets", &[k])?;
-    let widths = tensors.take("representation.radial_basis.widths", &[k])?;
+    let widths = tensors.take_widths("representation.radial_basis.widths", k)?;
     let all = tensors.take_dense("representation.filter_net", k, spec.interactions * 3 * f, true)?;
     // One net makes the filters of every layer: rows l·3F … (l+1)·3F are layer l's.
     let maps = (0..spec.interactions)
@@ -135,7 +134,7 @@ fn student(spec: &Spec, tensors: &mut Tensors) -> Result<Parts> {
     let f = spec.features;
     let k = spec.radial_count;
     let centers = tensors.take("rbf.centers", &[k])?;
-    let widths = tensors.take("rbf.widths", &[k])?;
+    let widths = tensors.take_widths("rbf.widths", k)?;
     let maps = (0..spec.interactions)
         .map(|l| {
             let name = format!("interactions.{l}.message.rbf_to_scalar");

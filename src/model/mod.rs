@@ -5,6 +5,7 @@
 //! networks with F scalar features q_i and F vector features μ_i an atom; the messages are products of a radial
 //! filter W(d), features of the neighbour, and the pair's direction.
 
+mod container;
 mod defects;
 mod filter;
 mod filter_table;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 /// The value of `format` that this program reads.
 const FORMAT: &str = "verlet-model/1";
+/// In the file's unit of length: no network reaches further.
+const LARGEST_CUTOFF: f64 = 1000.0;
 
 /// Which network the tensors belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -100,11 +102,29 @@ enum EnergyOffset {
     PerElement(BTreeMap<String, f64>),
 }
 
+/// The end of a sentence about a config that is no JSON, or has an entry of another type.
+fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let inner = error.inner();
+    if !inner.is_data() {
+        return format!("is not valid JSON: {inner}");
+    }
+    let text = inner.to_string();
+    let text = text.split(" at line ").next().unwrap_or_default();
+    // Rust's names of types say little to who writes a config.
+    let text = text.replace("expected f64", "expected a number").replace("expected usize", "expected a whole number");
+    let text =
+        text.replace("expected u8", "expected an atomic number").replace("expected a sequence", "expected a list");
+    match error.path().to_string().as_str() {
+        "." => format!("cannot be understood: {text}"),
+        entry => format!("has no usable {entry}: {text}"),
+    }
+}
+
 impl Spec {
     /// Reads and checks the JSON text; `file` is for messages.
     pub(super) fn parse(file: &str, json: &str) -> Result<Self> {
-        let config: Config = serde_json::from_str(json)
-            .map_err(|error| Error::Model(format!("{file}: the file's config cannot be understood: {error}")))?;
+        let config: Config = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json))
+            .map_err(|error| Error::Model(format!("{file}: the file's config {}", unreadable(&error))))?;
         let only = |key: &str, found: &str, known: &str| {
             if found == known {
                 return Ok(());
@@ -130,8 +150,8 @@ impl Spec {
                 return fail(format!("{key} = {value}; it must lie between {} and {}", range.start(), range.end()));
             }
         }
-        if !(config.cutoff.is_finite() && config.cutoff > 0.0) {
-            return fail(format!("cutoff = {}; it must be positive", config.cutoff));
+        if !(config.cutoff > 0.0 && config.cutoff <= LARGEST_CUTOFF) {
+            return fail(format!("cutoff = {}; it must be positive, and at most {LARGEST_CUTOFF}", config.cutoff));
         }
         let norm_epsilon = config.norm_epsilon.unwrap_or(1e-8);
         if config.architecture == Architecture::Painn && !(norm_epsilon.is_finite() && norm_epsilon > 0.0) {

@@ -52,8 +52,20 @@ impl<'a> Tensors<'a> {
         match values.iter().position(|x| !x.is_finite()) {
             None => Ok(values),
             Some(index) => Err(Error::Model(format!(
-                "{file}: element {index} of the tensor {name} is {}, not a finite number",
+                "{file}: element {index} (from 0) of the tensor {name} is {}, not a finite number",
                 values[index]
+            ))),
+        }
+    }
+
+    /// Takes the widths of so many radial functions, which divide.
+    pub fn take_widths(&mut self, name: &str, count: usize) -> Result<Vec<f64>> {
+        let widths = self.take(name, &[count])?;
+        match widths.iter().position(|w| !(w * w).recip().is_finite()) {
+            None => Ok(widths),
+            Some(index) => Err(Error::Model(format!(
+                "{}: element {index} (from 0) of the tensor {name} is {}; a radial function needs a width that is not zero",
+                self.file, widths[index]
             ))),
         }
     }

@@ -2,10 +2,15 @@
 
 use super::{NeighborList, pair_vector};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::system::Cell;
 use nalgebra::Vector3;
 use rayon::prelude::*;
 
+/// As many as an index of 32 bits counts.
+const MOST_PAIRS: u32 = u32::MAX;
+/// What a pair takes in the list and in what the CPU backend makes of it, while both grow.
+const BYTES_A_PAIR: f64 = 100.0;
 /// Atoms searched by one task.
 const CHUNK: usize = 256;
 
@@ -23,6 +28,8 @@ struct Bins {
     /// Atoms of bin b are `atoms[starts[b]..starts[b + 1]]`, in rising order.
     starts: Vec<usize>,
     atoms: Vec<u32>,
+    /// How many pairs there would be if the atoms were spread evenly.
+    expected_pairs: f64,
 }
 
 impl Bins {
@@ -55,11 +62,22 @@ impl Bins {
             let longest = (0..3).max_by_key(|&k| counts[k]).expect("three directions");
             counts[longest] = counts[longest].div_ceil(2);
         }
-        let reach = std::array::from_fn(|k| {
+        let width: [f64; 3] = std::array::from_fn(|k| extent[k] * heights[k] / counts[k] as f64);
+        let reach: [i64; 3] = std::array::from_fn(|k| {
             let reach = (search * counts[k] as f64 / (extent[k] * heights[k])).ceil() as i64;
             // Atoms in one plane have next to no extent across it; there is nothing beyond the last bin.
             if periodic[k] { reach } else { reach.min(counts[k] as i64) }
         });
+
+        // What a row is searched in, in units of all the bins; of that the share within the range.
+        let searched = |k: usize| {
+            let bins = 2.0 * reach[k] as f64 + 1.0;
+            if periodic[k] { bins } else { bins.min(counts[k] as f64) }
+        };
+        let volume: f64 = (0..3).map(|k| searched(k) * width[k]).product();
+        let whole: f64 = (0..3).map(|k| counts[k] as f64 * width[k]).product();
+        let sphere = 4.0 / 3.0 * std::f64::consts::PI * range.powi(3);
+        let expected_pairs = (positions.len() as f64).powi(2) * volume.min(sphere) / whole;
 
         let of_atom: Vec<[usize; 3]> = fractional
             .iter()
@@ -85,7 +103,7 @@ impl Bins {
             atoms[*slot] = atom as u32;
             *slot += 1;
         }
-        Bins { counts, reach, periodic, of_atom, images, starts, atoms }
+        Bins { counts, reach, periodic, of_atom, images, starts, atoms, expected_pairs }
     }
 
     /// The bins near `bin` along edge k, each with the lattice shift that leads there.
@@ -130,6 +148,13 @@ impl Bins {
     }
 }
 
+fn too_many(pairs: f64, range: f64, problem: &str) -> Error {
+    Error::Run(format!(
+        "the system has about {pairs:.2e} neighbour pairs within {range} Å: {problem}; check the cell, the coordinates, the \
+         skin and the model's cutoff, or use a smaller system"
+    ))
+}
+
 /// The ends of some atoms' rows, and the pairs (neighbour, shift) in them.
 type Rows = (Vec<usize>, Vec<(u32, [i32; 3])>);
 
@@ -140,12 +165,20 @@ impl NeighborList {
     /// some directions only, with atoms outside.
     ///
     /// # Errors
-    /// [`Error::Run`] when a position is not finite or there are more than 2³² pairs.
+    /// [`Error::Run`] when a position is not finite, or when there are more than 2³² pairs or more than fit the memory.
     pub fn build(positions: &[Vector3<f64>], cell: &Cell, range: f64) -> Result<Self> {
         if let Some(atom) = positions.iter().position(|r| !r.iter().all(|x| x.is_finite())) {
             return Err(Error::Run(format!("the position of atom {} is no longer a finite number", atom + 1)));
         }
         let bins = Bins::new(positions, cell, range);
+        let absurd = bins.expected_pairs > MOST_PAIRS as f64 * 1.5;
+        // Asking how much memory there is takes longer than a small list.
+        let large = bins.expected_pairs > 1e7;
+        let fits = if large && !absurd { memory::check(bins.expected_pairs * BYTES_A_PAIR) } else { Ok(()) };
+        fits.map_err(|problem| too_many(bins.expected_pairs, range, &problem))?;
+        if absurd {
+            return Err(too_many(bins.expected_pairs, range, &format!("the most are {MOST_PAIRS}")));
+        }
         let chunks: Vec<Rows> = (0..positions.len().div_ceil(CHUNK))
             .into_par_iter()
             .map(|chunk| {
@@ -161,10 +194,7 @@ impl NeighborList {
 
         let total = chunks.iter().map(|(_, pairs)| pairs.len()).sum::<usize>();
         if u32::try_from(total).is_err() {
-            return Err(Error::Run(format!(
-                "the system has {total} neighbour pairs within {range} Å, more than the 4294967296 that fit; check the \
-                 cell and the coordinates, or use a smaller system"
-            )));
+            return Err(too_many(total as f64, range, &format!("the most are {MOST_PAIRS}")));
         }
         let mut list = NeighborList {
             offsets: Vec::with_capacity(positions.len() + 1),

@@ -1,7 +1,7 @@
 //! The folder of a run, and the lock that keeps others out of it.
 
 use super::checkpoint::Generations;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -39,8 +39,15 @@ impl RunFolder {
     /// # Errors
     /// As [`check_free`](Self::check_free), and when the folder cannot be written.
     pub fn create(path: &Path, input: &str) -> Result<Self> {
-        let failed = |error| Error::Output(format!("the folder {} cannot be written: {error}", path.display()));
-        std::fs::create_dir_all(path).map_err(failed)?;
+        let failed =
+            |error| Error::Output(format!("the folder {} cannot be written: {}", path.display(), reason(&error)));
+        std::fs::create_dir_all(path).map_err(|error| {
+            let reason = reason(&error);
+            Error::Output(format!(
+                "the folder {} cannot be created: {reason}; choose another with --output",
+                path.display()
+            ))
+        })?;
         let folder = Self::hold(path)?;
         // Two runs may have begun in the same folder at the same moment.
         check_empty(path)?;
@@ -82,10 +89,9 @@ impl RunFolder {
     /// Takes the lock and leaves our number in it for those who are refused.
     fn hold(path: &Path) -> Result<Self> {
         let mut lock = lock(path)?;
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .map_err(|error| Error::Output(format!("the folder {} cannot be written: {error}", path.display())))?;
+        lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(
+            |error| Error::Output(format!("the folder {} cannot be written: {}", path.display(), reason(&error))),
+        )?;
         Ok(RunFolder { path: path.to_owned(), _lock: lock })
     }
 
@@ -108,7 +114,12 @@ impl RunFolder {
 /// Refuses a folder in which there is anything but a lock.
 fn check_empty(path: &Path) -> Result<()> {
     let name = path.display();
-    let unusable = |error: std::io::Error| Error::Output(format!("the folder {name} cannot be used: {error}"));
+    let unusable = |error: std::io::Error| {
+        Error::Output(match path.is_dir() || !path.exists() {
+            true => format!("the folder {name} cannot be used: {}; choose another with --output", reason(&error)),
+            false => format!("{name} is no folder; choose another with --output"),
+        })
+    };
     let mut entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -131,7 +142,8 @@ fn check_empty(path: &Path) -> Result<()> {
 /// Takes the lock of a folder, or says who has it.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);
-    let failed = |error: std::io::Error| Error::Output(format!("{} cannot be locked: {error}", path.display()));
+    let failed =
+        |error: std::io::Error| Error::Output(format!("{} cannot be locked: {}", path.display(), reason(&error)));
     let options = File::options().create(true).truncate(false).read(true).write(true).open(&path);
     let mut file = options.map_err(failed)?;
     match file.try_lock() {

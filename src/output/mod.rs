@@ -8,7 +8,7 @@ pub mod record;
 pub mod trajectory;
 pub mod vmd;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::simulation::Observer;
 use crate::system::System;
 use nalgebra::Vector3;
@@ -109,7 +109,7 @@ pub struct RunInfo {
 }
 
 /// Creates a file without ever replacing one. The operating system's reasons are clearer than those of libraries.
-fn create_new(path: &Path) -> Result<File> {
+pub(crate) fn create_new(path: &Path) -> Result<File> {
     use std::io::ErrorKind;
     OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
         let name = path.display();
@@ -122,7 +122,7 @@ fn create_new(path: &Path) -> Result<File> {
                 "cannot be created because its folder is not writable; change its permissions or write somewhere else"
                     .to_owned()
             }
-            _ => format!("cannot be created: {error}"),
+            _ => format!("cannot be created: {}", reason(&error)),
         };
         Error::Output(format!("{name} {reason}"))
     })

@@ -53,7 +53,7 @@ impl Record {
             Some(step) => {
                 format!("the last good state is that of step {step}, in {}", self.checkpoints.current().display())
             }
-            None => "there is no checkpoint yet".into(),
+            None => "there is no checkpoint yet: remove the folder before you start again".into(),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::create_new;
 use super::trajectory::{Format, TrajectoryOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::system::{Cell, System, extxyz};
 use std::io::Write;
 use std::path::Path;
@@ -74,7 +74,7 @@ fn name(path: &Path) -> String {
 fn write(path: &Path, scene: &Scene) -> Result<()> {
     let script = path.with_extension("vmd");
     let written = create_new(&script)?.write_all(text(scene).as_bytes());
-    written.map_err(|error| Error::Output(format!("{} cannot be written: {error}", script.display())))
+    written.map_err(|error| Error::Output(format!("{} cannot be written: {}", script.display(), reason(&error))))
 }
 
 fn text(scene: &Scene) -> String {

@@ -17,6 +17,9 @@ pub struct Cell {
     periodic: [bool; 3],
 }
 
+/// Å: longer edges are a mistake.
+const LONGEST_EDGE: f64 = 1e8;
+
 impl Cell {
     /// No periodicity at all.
     pub fn open() -> Self {
@@ -28,7 +31,7 @@ impl Cell {
     /// A zero vector is allowed in a direction that does not repeat.
     ///
     /// # Errors
-    /// [`Error::Structure`] when a number is not finite, a periodic edge is zero or the edges lie in a plane.
+    /// [`Error::Structure`] when a number is not finite or beyond 10⁸ Å, a periodic edge is zero, or the edges lie in a plane.
     pub fn new(mut vectors: Matrix3<f64>, periodic: [bool; 3]) -> Result<Self> {
         if vectors.iter().any(|x| !x.is_finite()) {
             return Err(Error::Structure("the cell has an edge that is not a finite number".into()));
@@ -45,13 +48,20 @@ impl Cell {
                 vectors.row_mut(k).fill(0.0);
             }
         }
+        if vectors.amax() > LONGEST_EDGE {
+            return Err(Error::Structure(format!(
+                "the cell has an edge of {:e} Å, beyond {LONGEST_EDGE:e} Å; check its unit",
+                vectors.amax()
+            )));
+        }
         complete(&mut vectors);
         let longest = (0..3).map(|k| vectors.row(k).norm()).product::<f64>();
         let inverse = vectors.try_inverse();
         match inverse {
             Some(inverse) if vectors.determinant().abs() > 1e-8 * longest => Ok(Cell { vectors, inverse, periodic }),
             _ => Err(Error::Structure(format!(
-                "the three edges of the cell lie (nearly) in one plane: volume {:.3e} Å³",
+                "the three edges of the cell lie in one plane, or nearly: it has a volume of {:.3} Å³; correct the edges, or \
+                 leave the cell out",
                 vectors.determinant().abs()
             ))),
         }

@@ -11,6 +11,7 @@ pub use selection::{SELECTION_FORM, Selection};
 
 use crate::elements;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::units;
 use nalgebra::Vector3;
 
@@ -31,11 +32,17 @@ pub struct System {
     pub cell: Cell,
 }
 
+/// Å: a coordinate beyond it is a mistake, and float64 resolves no vibration there.
+const FARTHEST: f64 = 1e8;
+
+/// Bytes that an atom takes while a system is copied: element, position, velocity, mass, twice.
+const BYTES_AN_ATOM: f64 = 128.0;
+
 impl System {
     /// A system at rest with standard atomic weights.
     ///
     /// # Errors
-    /// [`Error::Structure`] when there is no atom, the lengths differ, or a coordinate is not finite.
+    /// [`Error::Structure`] when there is no atom, the lengths differ, or a coordinate is not finite or beyond 10⁸ Å.
     pub fn new(atomic_numbers: Vec<u8>, positions: Vec<Vector3<f64>>, cell: Cell) -> Result<Self> {
         if atomic_numbers.is_empty() {
             return Err(Error::Structure("the structure has no atoms".into()));
@@ -52,6 +59,15 @@ impl System {
                 "atom {} ({}) has a coordinate that is not a finite number",
                 atom + 1,
                 elements::symbol(atomic_numbers[atom])
+            )));
+        }
+        if let Some(atom) = positions.iter().position(|r| r.amax() > FARTHEST) {
+            return Err(Error::Structure(format!(
+                "atom {} ({}) has the coordinate {:e} Å, beyond {FARTHEST:e} Å; check the unit, and move the structure to the \
+                 origin",
+                atom + 1,
+                elements::symbol(atomic_numbers[atom]),
+                positions[atom][positions[atom].icamax()]
             )));
         }
         let masses = atomic_numbers.iter().map(|&z| elements::mass(z)).collect();
@@ -106,18 +122,28 @@ impl System {
     /// `copies[k]` copies along edge k; velocities are copied too.
     ///
     /// # Errors
-    /// [`Error::Structure`] when a count is zero or a direction with more than one copy does not repeat.
+    /// [`Error::Structure`] when a count is zero, a direction with more than one copy does not repeat, or the memory has no
+    /// room for so many atoms.
     pub fn replicated(&self, copies: [usize; 3]) -> Result<Self> {
         for k in 0..3 {
             if copies[k] == 0 || (copies[k] > 1 && !self.cell.periodic()[k]) {
                 return Err(Error::Structure(format!(
-                    "replicate asks for {} copies along {}, which needs {}",
+                    "there cannot be {} copies along {}: that needs {}",
                     copies[k],
                     ["a", "b", "c"][k],
                     if copies[k] == 0 { "at least 1" } else { "a cell that is periodic there" }
                 )));
             }
         }
+        let atoms = copies.iter().map(|&n| n as f64).product::<f64>() * self.len() as f64;
+        let fits = if atoms > u32::MAX as f64 {
+            Err(format!("the most are {}", u32::MAX))
+        } else {
+            memory::check(atoms * BYTES_AN_ATOM)
+        };
+        fits.map_err(|problem| {
+            Error::Structure(format!("there cannot be {atoms:.3e} atoms: {problem}; use fewer copies"))
+        })?;
         let mut result = System {
             atomic_numbers: Vec::new(),
             positions: Vec::new(),

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod bench;
+pub mod cuda;
 pub mod models;
 
 use std::ffi::OsString;

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from verlet_train.config import read_config
-from verlet_train.dataset import Frames, Trajectory, batches, fit_offsets, load
+from verlet_train.dataset import Frames, Trajectory, batches, epoch_order, fit_offsets, load
 from verlet_train.dynamics import ACCELERATION, baoab_step
 from verlet_train.export import model_config, write_model
 from verlet_train.neighbors import pair_list
@@ -101,6 +101,13 @@ def test_padded_batches_give_each_frame_its_own_energy_and_forces(small_network)
     assert sorted(seen) == list(range(len(frames)))
 
 
+def test_an_epoch_repeats_boxes_and_nothing_else():
+    frames = Frames(trajectories(), {1: 0.0, 8: 0.0}, 4.0)  # four frames of each of two clusters, four of a box
+    order = epoch_order(frames, 3, np.random.default_rng(0))
+    assert np.bincount(order).tolist() == [1] * 8 + [3] * 4
+    assert (order != np.sort(order)).any()
+
+
 def test_offsets_leave_small_energies():
     sets = trajectories()
     frames = Frames(sets, fit_offsets(sets, [1, 8]), 4.0)
@@ -160,7 +167,7 @@ def test_unknown_keys_are_named(tmp_path):
 
 def test_labels_survive_and_load(tmp_path):
     pytest.importorskip("tblite")
-    from verlet_train.generate import jobs, run_job
+    from verlet_train.generate import jobs, run_all, run_job
 
     (tmp_path / "tiny.toml").write_text(
         CONFIG
@@ -172,7 +179,10 @@ def test_labels_survive_and_load(tmp_path):
     assert run_job(job)[1] == 2
     (first,) = load(config.data, 50.0)
     job.path.unlink()
-    run_job(job)
+    run_all(iter([job]), 1)
     (second,) = load(config.data, 50.0)
     np.testing.assert_array_equal(first.positions, second.positions)  # the same seed, the same frames
     assert abs(first.forces.sum(1)).max() < 1e-4
+    written = job.path.stat().st_mtime_ns
+    run_all([job], 1)
+    assert job.path.stat().st_mtime_ns == written  # what exists is left alone

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from verlet_train.config import read_config
-from verlet_train.dataset import load
+from verlet_train.config import Training, read_config
+from verlet_train.dataset import Frames, Trajectory, batches, load
 from verlet_train.evaluate import table
-from verlet_train.structures import pack_cluster
-from verlet_train.student import Student
-from verlet_train.train import load_student, train
+from verlet_train.structures import pack_box, pack_cluster
+from verlet_train.student import Student, sample
+from verlet_train.train import Step, compiled, load_student, train
 
 CONFIG = """
 name = "tiny"
@@ -70,6 +70,42 @@ def test_training_learns_and_its_checkpoint_goes_on(tmp_path, small_network, cap
     assert errors[1] < errors[0]
     assert saved["step"] == config.training.steps
     assert re.search(r"40 frames, 240 atoms", capsys.readouterr().out)
+
+
+def test_a_compiled_step_has_the_same_gradients(small_network):
+    """Without the code generator (`backend="eager"`), whose work is PyTorch's to test: the recorded graph is ours."""
+    model = small_network.float().requires_grad_(True)
+    rng = np.random.default_rng(1)
+    box = pack_box({"water": 4}, 1.0, rng)
+    x = (box.positions + rng.normal(0, 0.05, (4, 12, 3))).astype(np.float32)
+    forces = rng.normal(size=x.shape).astype(np.float32)
+    box = Trajectory("w", "train", 0, box.numbers, x, rng.normal(size=4), forces, np.array(box.cell))
+    frames = Frames([box], {1: 0.0, 8: 0.0}, model.cutoff)
+    queue = batches(frames, np.arange(4), 3, 60, 4000)
+    step = Step(model, frames, Training(), queue)
+    recorded = compiled(step.loss_and_gradients, step.gathered(), backend="eager")
+    for row in range(len(queue)):
+        for buffer, new in zip(step.buffers, queue.rows(row)):
+            buffer.copy_(new)
+        plain = step.loss_and_gradients(*step.gathered())
+        assert max(float(t.abs().max()) for t in plain[1:]) > 0
+        for ours, theirs in zip(plain, recorded(*step.gathered()), strict=True):
+            torch.testing.assert_close(ours, theirs)
+        with torch.no_grad():  # other weights must be seen by the recorded graph too
+            for parameter in model.parameters():
+                parameter.mul_(1.1)
+
+
+def test_a_student_chooses_frames_entry_by_entry(tmp_path, small_network):
+    entry = '[[sampled]]\nsystem = "%s"\nmolecules = { water = 1 }\ntemperatures = [300]\nruns = 2\nframes = 3\n'
+    entry += "spacing_fs = 1.0\nequilibration_fs = 1.0\n"
+    (tmp_path / "tiny.toml").write_text(CONFIG + entry % "first" + entry % "second" + "round = 2\n")
+    config = read_config(tmp_path / "tiny.toml")
+    made = list(sample(config, small_network, {1: -10.0, 8: -100.0}, round=1))
+    assert [job.entry.system for job in made] == ["first", "first"]
+    assert [job.path.name for job in made] == [f"train-first-sampled-300K-{k:03d}.npz" for k in range(2)]
+    assert all(job.given_positions.shape == (3, 3, 3) for job in made)
+    assert not np.array_equal(made[0].given_positions, made[1].given_positions)
 
 
 def test_a_missing_data_folder_says_what_to_do(tmp_path):

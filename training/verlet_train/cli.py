@@ -1,9 +1,10 @@
-"""verlet-train: one command line for every step from labels to the shipped file, all driven by one TOML file."""
+"""verlet-train: every step from labels to the shipped file, driven by one TOML file; and networks of other programs."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from .config import read_config
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     train.add_argument("--start", type=Path, help="checkpoint to begin from")
     train.add_argument("--learning-rate", type=float, help="instead of the configuration's")
     train.add_argument("--device", default="cpu")
+    train.add_argument("--compile", action="store_true", help="fuse the kernels of a step: slow to start, then fast")
     train.add_argument("--time-limit", type=float, default=float("inf"), help="seconds; the schedule ends with it")
 
     evaluate = commands.add_parser("evaluate", help="errors on the held-out trajectories, as a table")
@@ -54,7 +56,26 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("--student", type=Path, required=True, help="checkpoint")
     export.add_argument("--out", type=Path, required=True, help="folder")
 
+    import_ = commands.add_parser(
+        "import",
+        help="turn another program's network into a model file of verlet",
+        description="Turns a PaiNN network of SchNetPack 2, or a student network of the MLFF Distiller, into a model "
+        "file. Such files are pickles, which can run code in a program that loads them; this command only reads them "
+        "and runs nothing. What verlet cannot represent is refused by name.",
+    )
+    import_.add_argument("model", type=Path, help="best_model or *.ckpt of SchNetPack, *.pt of the MLFF Distiller")
+    import_.add_argument("--out", type=Path, required=True, help="model file to write, NAME.safetensors")
+    import_.add_argument("--source", choices=["schnetpack", "distiller"], help="found out unless given")
+    import_.add_argument("--energy-unit", help="of the network: eV, meV, kcal/mol, kJ/mol, hartree or rydberg")
+    import_.add_argument("--length-unit", help="of the network: angstrom (unless given), nm, pm or bohr")
+    import_.add_argument(
+        "--elements", help="what it was trained on, as in H,C,O; read from atom references if there are any"
+    )
+
     options = parser.parse_args(arguments)
+    if options.command == "import":
+        _import(options)
+        return
     steps = {
         "generate": _generate,
         "train": _train,
@@ -64,6 +85,18 @@ def main(arguments: list[str] | None = None) -> None:
         "export": _export,
     }
     steps[options.command](read_config(options.config), options)
+
+
+def _import(options) -> None:
+    from .importers import Choices, Refused, import_model
+
+    try:
+        choices = Choices.read(options.energy_unit, options.length_unit, options.elements)
+        imported = import_model(options.model, options.out, choices, options.source)
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{options.out}\n{imported.summary()}")
 
 
 def _generate(config, options) -> None:
@@ -83,7 +116,15 @@ def _train(config, options) -> None:
     from .train import train
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    train(config, options.out, options.device, options.time_limit, options.start, options.learning_rate)
+    train(
+        config,
+        options.out,
+        options.device,
+        options.time_limit,
+        options.start,
+        options.learning_rate,
+        options.compile,
+    )
 
 
 def _evaluate(config, options) -> None:

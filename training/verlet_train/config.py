@@ -95,6 +95,7 @@ class Training:
     batch_frames: int = 96  # at most, and no more than fit …
     batch_pairs: int = 12_288  # … into so many directed pairs
     batch_atoms: int = 1_536  # … and so many atoms
+    box_repeats: int = 1  # how often an epoch uses each periodic frame; other frames it uses once
     energy_weight: float = 4.0  # of the energy error per atom against the force error
     force_scale: float = 0.05  # eV/Å, where the force loss turns from quadratic to linear
     energy_scale: float = 0.002  # eV per atom, likewise

@@ -78,8 +78,8 @@ class Frames:
     """All frames of some trajectories, flat, on one device.
 
     numbers [A], positions [A, 3], forces [A, 3]; energies [F] minus the offsets; for the pairs, ends within their
-    frame and shift [P, 3]. `atom_start`, `pair_start` [F + 1] (NumPy) say where each frame lies. The last atom and
-    pair are the dummies.
+    frame and shift [P, 3]. `atom_start`, `pair_start` [F + 1] (NumPy) say where each frame lies, `periodic` [F] which
+    ones are boxes. The last atom and pair are the dummies.
     """
 
     def __init__(self, trajectories: list[Trajectory], offsets: dict[int, float], cutoff: float, device="cpu"):
@@ -102,6 +102,7 @@ class Frames:
         self.frame_atoms, self.frame_pairs = np.concatenate(atoms), np.concatenate(pairs)
         self.atom_start = np.concatenate([[0], np.cumsum(self.frame_atoms)])
         self.pair_start = np.concatenate([[0], np.cumsum(self.frame_pairs)])
+        self.periodic = np.repeat([t.cell is not None for t in trajectories], [len(t.energies) for t in trajectories])
         self.first, self.second = np.concatenate(first), np.concatenate(second)
 
         def tensor(parts, dummy, dtype):
@@ -143,8 +144,13 @@ class Batches:
         return [t[s] for t in (self.atom, self.slot, self.pair, self.i, self.j, self.frame)]
 
 
+def epoch_order(frames: Frames, box_repeats: int, rng: np.random.Generator) -> np.ndarray:
+    """Every frame once, boxes `box_repeats` times, shuffled."""
+    return rng.permutation(np.repeat(np.arange(len(frames)), np.where(frames.periodic, box_repeats, 1)))
+
+
 def batches(frames: Frames, order: np.ndarray, most_frames: int, most_atoms: int, most_pairs: int) -> Batches:
-    """Fills batches with the frames in `order` until one of the three limits is reached; every frame is used once."""
+    """Fills batches with the frames in `order` until one of the three limits is reached."""
     if frames.frame_pairs[order].max() > most_pairs or frames.frame_atoms[order].max() >= most_atoms:
         raise ValueError("one frame alone is larger than a batch: raise batch_pairs or batch_atoms")
     groups, group, a, p = [], [], 0, 0

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from safetensors.torch import save_file
 
 from .config import Config
 from .dataset import load, offset_of
+from .model_file import write_model_file
 from .neighbors import pair_list
 from .painn import PaiNN, energy_and_forces
 
@@ -47,8 +47,7 @@ def model_config(config: Config, offsets: dict[int, float], shortest: dict, prov
 
 def write_model(path: Path, model: PaiNN, description: dict) -> None:
     tensors = {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in model.state_dict().items()}
-    save_file(tensors, path, metadata={"config": json.dumps(description)})
-    path.chmod(0o644)  # the writer makes it private
+    write_model_file(path, tensors, description)
 
 
 def parity_case(name: str, model: PaiNN, offsets: dict[int, float], atoms: Atoms) -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -58,13 +60,12 @@ def settle(student: Student, x, masses, normal, steps: int = 400):
     return x
 
 
-def sample(config: Config, model: PaiNN, offsets: dict[int, float], round: int) -> list[Job]:
-    """Runs the student's Langevin dynamics for the `[[sampled]]` entries of this round; returns the labelling jobs.
+def sample(config: Config, model: PaiNN, offsets: dict[int, float], round: int) -> Iterator[Job]:
+    """Runs the student's Langevin dynamics for the `[[sampled]]` entries of this round; yields the labelling jobs.
 
     All runs of an entry advance together. One that leaves the physical (an atom faster than 1 Å/fs, or not a number)
     keeps the frames before that: those are where the student needs labels most.
     """
-    made = []
     for entry in (e for e in config.sampled if e.round == round):
         runs = []
         for density in entry.densities or [None]:
@@ -80,10 +81,9 @@ def sample(config: Config, model: PaiNN, offsets: dict[int, float], round: int) 
                         start = pack_cluster(entry.molecules, rng, shuffle=False)
                     runs.append((path, start, temperature, index))
         kept = _run(config, model, offsets, entry, [r[1] for r in runs], [r[2] for r in runs])
-        for (path, start, temperature, index), frames in zip(runs, kept):
-            made.append(Job(entry, temperature, index, config.seed, config.method, path, start, frames))
         print(f"{entry.split} {entry.system}: {len(runs)} runs, {sum(map(len, kept))} frames chosen", flush=True)
-    return made
+        for (path, start, temperature, index), frames in zip(runs, kept):
+            yield Job(entry, temperature, index, config.seed, config.method, path, start, frames)
 
 
 def _run(config, model, offsets, entry: Sampled, boxes: list[Atoms], temperatures: list[int]) -> list[np.ndarray]:

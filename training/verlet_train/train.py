@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from .config import Config, Training
-from .dataset import Batches, Frames, batches, fit_offsets, load
+from .dataset import Batches, Frames, batches, epoch_order, fit_offsets, load
 from .painn import PaiNN, energy_and_forces
 
 CHECKPOINT_EVERY = 60.0  # s
@@ -30,44 +31,68 @@ def smooth_l1(error, scale):
     return torch.sqrt((error / scale) ** 2 + 1) - 1
 
 
-class Step:
-    """Forward, backward, optimizer and average of one batch, on buffers that stay where they are."""
+def compiled(function, example, backend: str = "inductor"):
+    """`function` as one compiled graph for tensors of the shapes in `example`; parameters it holds stay live.
 
-    def __init__(self, model: PaiNN, frames: Frames, training: Training, example: Batches):
+    The compiler does not take second derivatives, so the derivatives are written out first: what runs under `make_fx`
+    leaves a list of plain tensor operations, gradients of forces included, and that list is what gets compiled.
+    """
+    graph = torch.compile(make_fx(function)(*example), fullgraph=True, dynamic=False, backend=backend)
+
+    def run(*tensors):
+        with torch.no_grad():
+            return graph(*tensors)
+
+    return run
+
+
+class Step:
+    """Forward, backward, optimizer and average of one batch, on buffers that stay where they are.
+
+    `fused` compiles loss and gradients into few kernels.
+    """
+
+    def __init__(self, model: PaiNN, frames: Frames, training: Training, example: Batches, fused: bool = False):
         self.model, self.frames, self.training = model, frames, training
         self.parameters = list(model.parameters())
         self.average = [p.detach().clone() for p in self.parameters]
         device = frames.device
         self.rate = torch.tensor(0.0, device=device)
         self.decay = torch.tensor(0.0, device=device)
-        on_gpu = torch.device(device).type == "cuda"
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.rate, capturable=on_gpu)
+        self.on_gpu = torch.device(device).type == "cuda"
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.rate, capturable=self.on_gpu)
         self.buffers = [t.clone() for t in example.rows(0)]
         # summed since the last report: loss, |energy error| per atom, |force error| per component, steps
         self.sums = torch.zeros(4, device=device)
         self.graph = None
-        self.on_gpu = on_gpu
+        self.evaluate = compiled(self.loss_and_gradients, self.gathered()) if fused else self.loss_and_gradients
 
-    def _errors(self):
-        """Energy errors per atom [G] (eV), force errors [A, 3] (eV/Å), and which slots and atoms are real."""
+    def gathered(self):
+        """The batch in the buffers as plain tensors, all of sizes that do not depend on the data set.
+
+        numbers [A], positions [A, 3], forces [A, 3], shifts [P, 3], energies [G], slot [A], i [P], j [P]
+        """
         atom, slot, pair, i, j, frame = self.buffers
         f = self.frames
-        numbers = f.numbers.index_select(0, atom)
-        energies, forces = energy_and_forces(
-            self.model, numbers, f.positions.index_select(0, atom), i, j, f.shifts.index_select(0, pair), True
-        )
-        zero = torch.zeros(len(frame), device=f.device)
+        of_atoms = [t.index_select(0, atom) for t in (f.numbers, f.positions, f.forces)]
+        return *of_atoms, f.shifts.index_select(0, pair), f.energies.index_select(0, frame), slot, i, j
+
+    def _errors(self, numbers, positions, forces, shifts, energies, slot, i, j):
+        """Energy errors per atom [G] (eV), force errors [A, 3] (eV/Å), and how many slots and atoms are real."""
+        atomic, predicted = energy_and_forces(self.model, numbers, positions, i, j, shifts, create_graph=True)
+        zero = torch.zeros_like(energies)
         real = (numbers > 0).float()
         size = zero.index_add(0, slot, real)
-        total = zero.index_add(0, slot, energies)
+        total = zero.index_add(0, slot, atomic)
         used = (size > 0).float()
-        energy_error = (total - f.energies.index_select(0, frame)) / size.clamp(min=1) * used
-        force_error = (forces - f.forces.index_select(0, atom)) * real[:, None]
+        energy_error = (total - energies) / size.clamp(min=1) * used
+        force_error = (predicted - forces) * real[:, None]
         return energy_error, force_error, used.sum(), real.sum()
 
-    def _body(self):
+    def loss_and_gradients(self, *batch):
+        """For one batch (see `gathered`): what `sums` collects [4], then the gradient of every parameter."""
         t = self.training
-        energy_error, force_error, frame_count, atom_count = self._errors()
+        energy_error, force_error, frame_count, atom_count = self._errors(*batch)
         force_size = torch.sqrt((force_error**2).sum(1) / 3 + 1e-12)
         loss = (
             smooth_l1(force_size, t.force_scale).sum() / atom_count
@@ -76,24 +101,25 @@ class Step:
             * smooth_l1(energy_error, t.energy_scale).sum()
             / frame_count
         )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, t.gradient_clip, foreach=True)
+        gradients = torch.autograd.grad(loss, self.parameters)
+        figures = [
+            loss.detach(),
+            energy_error.detach().abs().sum() / frame_count,
+            force_error.detach().abs().sum() / (3 * atom_count),
+            torch.ones_like(frame_count),
+        ]
+        return torch.stack(figures), *gradients
+
+    def _body(self):
+        figures, *gradients = self.evaluate(*self.gathered())
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.training.gradient_clip, foreach=True)
         self.optimizer.step()
         with torch.no_grad():
             for mean, now in zip(self.average, self.parameters):
                 mean.lerp_(now.detach(), 1 - self.decay)
-            self.sums += torch.stack(
-                [
-                    loss.detach(),
-                    energy_error.detach().abs().sum() / frame_count,
-                    force_error.detach().abs().sum() / (3 * atom_count),
-                    torch.ones_like(frame_count),
-                ]
-            )
-
-    def _eager(self):
-        self.optimizer.zero_grad(set_to_none=True)
-        self._body()
+            self.sums += figures
 
     def capture(self):
         """Three steps to warm up (they count as training), then one recorded as a CUDA graph."""
@@ -101,9 +127,8 @@ class Step:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
-                self._eager()
+                self._body()
         torch.cuda.current_stream().wait_stream(stream)
-        self.optimizer.zero_grad(set_to_none=True)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self._body()
@@ -114,7 +139,7 @@ class Step:
         self.rate.fill_(rate)
         self.decay.fill_(decay)
         if not self.on_gpu:
-            self._eager()
+            self._body()
             return
         if self.graph is None:
             self.capture()
@@ -153,10 +178,11 @@ def train(
     time_limit: float,
     start: Path | None = None,
     learning_rate_from: float | None = None,
+    fused: bool = False,
 ) -> None:
     """Trains until the step count or the time limit is reached (the schedule ends with whichever comes first).
 
-    `start` is a checkpoint whose weights and offsets to begin from.
+    `start` is a checkpoint whose weights and offsets to begin from; `fused` as in `Step`.
     """
     began = time.time()
     torch.manual_seed(config.seed)
@@ -179,13 +205,13 @@ def train(
     )
 
     def epoch():
-        return batches(frames, rng.permutation(len(frames)), t.batch_frames, t.batch_atoms, t.batch_pairs)
+        return batches(frames, epoch_order(frames, t.box_repeats, rng), t.batch_frames, t.batch_atoms, t.batch_pairs)
 
     # The next epoch is laid out while this one trains; never during the first step, because the recording of a CUDA
     # graph forbids other threads to allocate.
     background = ThreadPoolExecutor(1)
     queue, following = epoch(), None
-    step = Step(model, frames, t, queue)
+    step = Step(model, frames, t, queue, fused)
     number, reported, saved, epochs = 0, time.time(), time.time(), 0
     first = time.time()
     while True:

@@ -3,7 +3,7 @@
 use super::Potential;
 use crate::backend::{Backend, Evaluation, State};
 use crate::elements;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 use crate::integrate::Integrator;
 use crate::output::{Frame, Sample};
 use crate::system::{System, kinetic_energy, temperature};
@@ -79,21 +79,26 @@ impl<P: Potential> CpuBackend<P> {
     }
 
     fn evaluate(&mut self) -> Result<()> {
-        self.potential
-            .evaluate(&self.system.positions, &self.system.cell, &mut self.evaluation)
-            .map_err(|error| Error::Run(format!("step {}: {error}", self.step)))?;
+        let before = self.evaluation.energy;
+        self.potential.evaluate(&self.system.positions, &self.system.cell, &mut self.evaluation).map_err(|error| {
+            if self.step == 0 {
+                return error;
+            }
+            self.exploded(&format!("the energy before was {} eV, and now {error}", short(before)))
+        })?;
         if self.evaluation.energy.is_finite() {
             return Ok(());
         }
+        let energy = self.evaluation.energy;
         let atom = self.evaluation.forces.iter().position(|f| !f.iter().all(|x| x.is_finite())).unwrap_or(0);
-        Err(Error::Run(format!(
-            "the simulation exploded at step {}: the energy is {}, first seen at atom {} ({}); use a shorter time step \
-             or a better starting structure",
-            self.step,
-            self.evaluation.energy,
-            atom + 1,
-            elements::symbol(self.system.atomic_numbers[atom])
-        )))
+        if self.step == 0 {
+            return Err(Error::Run(format!(
+                "the energy of the starting structure is {energy}, first seen at atom {}; check the structure and the model, \
+                 and whether backend.precision = \"f64\" helps",
+                self.name(atom)
+            )));
+        }
+        Err(self.exploded(&format!("the energy is {energy}, first seen at atom {}", self.name(atom))))
     }
 
     fn take_step(&mut self) -> Result<()> {
@@ -102,6 +107,8 @@ impl<P: Potential> CpuBackend<P> {
         self.step += 1;
         let bath = self.integrator.thermalise(&mut self.velocities, self.step);
         self.integrator.drift(&mut self.system.positions, &self.velocities);
+        // Before the forces: positions that are far off cost a neighbour list its time and its memory.
+        self.check_speeds("was")?;
         self.evaluate()?;
         self.integrator.kick(&mut self.velocities, &self.evaluation.forces);
         self.kinetic = match bath {
@@ -111,25 +118,35 @@ impl<P: Potential> CpuBackend<P> {
             }
             None => kinetic_energy(&self.system.masses, &self.velocities),
         };
-        self.check_speeds()
+        self.check_speeds("is")
     }
 
-    /// Long before an energy overflows, atoms fly: apart from each other they would do so for ever at finite energies.
-    fn check_speeds(&self) -> Result<()> {
+    /// Long before an energy overflows, atoms fly: apart from each other they would do so for ever at finite energies. The
+    /// last energy `was` that of the step before, or `is` that of this one.
+    fn check_speeds(&self, tense: &str) -> Result<()> {
         let limit = (LARGEST_MOVE / self.integrator.timestep()).powi(2);
         let Some(atom) = self.velocities.iter().position(|v| v.norm_squared() > limit || v.norm_squared().is_nan())
         else {
             return Ok(());
         };
-        Err(Error::Run(format!(
-            "the simulation exploded at step {}: the energy is {:.6e} eV, and atom {} ({}) would move {:.1} Å in one step; \
-             use a shorter time step or a better starting structure",
-            self.step,
-            self.evaluation.energy,
-            atom + 1,
-            elements::symbol(self.system.atomic_numbers[atom]),
-            self.velocities[atom].norm() * self.integrator.timestep()
+        Err(self.exploded(&format!(
+            "the energy {tense} {} eV, and atom {} would move {} Å in one step",
+            short(self.evaluation.energy),
+            self.name(atom),
+            short(self.velocities[atom].norm() * self.integrator.timestep())
         )))
+    }
+
+    fn exploded(&self, how: &str) -> Error {
+        Error::Run(format!(
+            "the simulation exploded at step {}: {how}; use a shorter time step or a better starting structure",
+            self.step
+        ))
+    }
+
+    /// An atom for a message, counted from 1.
+    fn name(&self, atom: usize) -> String {
+        format!("{} ({})", atom + 1, elements::symbol(self.system.atomic_numbers[atom]))
     }
 
     fn current_sample(&self) -> Sample {

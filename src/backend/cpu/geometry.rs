@@ -115,8 +115,10 @@ impl<T: Real> Pairs<T> {
         if let Some(p) =
             self.pairs.iter().position(|pair| !matches!(pair.distance.partial_cmp(&T::zero()), Some(Ordering::Greater)))
         {
+            let problem =
+                if self.pairs[p].distance.is_nan() { "no longer have positions" } else { "are at the same place" };
             return Err(Error::Run(format!(
-                "atoms {} and {} are at the same place or no longer have a position",
+                "atoms {} and {} {problem}",
                 self.offsets.partition_point(|&offset| offset <= p),
                 self.pairs[p].neighbor + 1
             )));

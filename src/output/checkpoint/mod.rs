@@ -9,7 +9,7 @@ mod codec;
 
 use super::Position;
 use crate::backend::State;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::system::{Cell, System};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -109,7 +109,7 @@ impl Generations {
     /// [`Error::Output`] in one sentence when it cannot be read or is no undamaged checkpoint.
     pub fn read(path: &Path) -> Result<Checkpoint> {
         let fault = |reason: String| Error::Output(format!("{} {reason}", path.display()));
-        let bytes = std::fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        let bytes = std::fs::read(path).map_err(|error| fault(format!("cannot be read: {}", reason(&error))))?;
         let checkpoint = Checkpoint::decode(&bytes).map_err(fault)?;
         Ok(checkpoint)
     }
@@ -152,7 +152,7 @@ impl Generations {
     }
 
     fn fault(&self, error: std::io::Error) -> Error {
-        Error::Output(format!("the checkpoint {} cannot be written: {error}", self.current().display()))
+        Error::Output(format!("the checkpoint {} cannot be written: {}", self.current().display(), reason(&error)))
     }
 }
 

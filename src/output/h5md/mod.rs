@@ -29,17 +29,19 @@ mod output;
 mod reader;
 mod repair;
 mod series;
+mod whole;
 
 pub(crate) use columns::edge_vectors;
 pub use output::H5mdOutput;
 pub use reader::{H5mdReader, StoredFrame};
 pub use repair::{Repair, repair};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, advice};
 use crate::output::{Frame, Position, RunInfo, Sample, create_new};
 use crate::system::System;
 use columns::{FrameColumns, LogColumns};
 use hdf5::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What a trajectory holds, and how.
@@ -171,10 +173,13 @@ fn fault(path: &Path, what: &str, error: &hdf5::Error) -> Error {
         let (_, message) = frame.desc().split_once(QUOTE)?;
         message.split('\'').next().map(str::to_owned)
     });
-    let advice = match system.as_deref() {
-        Some("No space left on device" | "Disk quota exceeded") => "; free some space and try again",
-        _ => "",
+    let kind = match system.as_deref() {
+        Some("No space left on device") => ErrorKind::StorageFull,
+        Some("Disk quota exceeded") => ErrorKind::QuotaExceeded,
+        Some("File too large") => ErrorKind::FileTooLarge,
+        _ => ErrorKind::Other,
     };
+    let advice = advice(kind).map_or(String::new(), |advice| format!("; {advice}"));
     let reason = system.unwrap_or_else(|| error.to_string());
     Error::Output(format!("{} {what}: {reason}{advice}", path.display()))
 }

@@ -1,7 +1,7 @@
 //! The trajectory of a run, as one of its outputs.
 
 use super::{H5mdOptions, H5mdWriter, repair};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::output::{Frame, Output, Position, RunInfo, Sample};
 use crate::simulation::Observer;
 use crate::system::System;
@@ -61,8 +61,8 @@ impl H5mdOutput {
     }
 
     fn over(path: &Path, writer: H5mdWriter) -> Result<Self> {
-        let file =
-            File::open(path).map_err(|error| Error::Output(format!("{} cannot be read: {error}", path.display())))?;
+        let file = File::open(path)
+            .map_err(|error| Error::Output(format!("{} cannot be read: {}", path.display(), reason(&error))))?;
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Ok(H5mdOutput { writer: Some(writer), name, path: path.to_owned(), interval: 1, file, flushed: Instant::now() })
     }
@@ -76,7 +76,7 @@ impl H5mdOutput {
     }
 
     fn sync(&self) -> Result<()> {
-        let failed = |error| Error::Output(format!("{} could not be written: {error}", self.path.display()));
+        let failed = |error| Error::Output(format!("{} could not be written: {}", self.path.display(), reason(&error)));
         self.file.sync_all().map_err(failed)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::fault;
 use super::layout::AUTHOR_BYTES;
+use super::whole::Head;
 use crate::error::{Error, Result};
 use crate::output::{RunInfo, Sample};
 use crate::system::{Cell, System};
@@ -45,9 +46,7 @@ impl H5mdReader {
     /// [`Error::Output`] when it cannot be read, is not one of our trajectories, or has not been closed.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display();
-        if let Err(error) = std::fs::File::open(path) {
-            return Err(Error::Output(format!("{name} cannot be read: {error}")));
-        }
+        Head::read(path)?.check(path)?;
         let file = File::open(path).map_err(|error| {
             let message =
                 error.stack().map(|stack| stack.iter().map(|frame| frame.desc().to_owned()).collect::<String>());
@@ -71,7 +70,42 @@ impl H5mdReader {
                 Error::Output(format!("{name} is not a trajectory that verlet wrote: it has no {PARTICLES}/box"))
             })?;
         let periodic = std::array::from_fn(|k| boundary.get(k).is_some_and(|text| text.as_str() == "periodic"));
-        Ok(H5mdReader { file, path: path.to_owned(), periodic })
+        let reader = H5mdReader { file, path: path.to_owned(), periodic };
+        let foreign =
+            |problem: String| Error::Output(format!("{name} is not a trajectory that verlet wrote: {problem}"));
+        reader.check().map_err(foreign)?;
+        Ok(reader)
+    }
+
+    /// Says what is missing, or has another shape than the writer gives it.
+    fn check(&self) -> std::result::Result<(), String> {
+        let shape = |name: &str| match self.file.dataset(name) {
+            Ok(dataset) => Ok(dataset.shape()),
+            Err(_) => Err(format!("it has no {name}")),
+        };
+        let species = format!("{PARTICLES}/species");
+        let [atoms] = shape(&species)?[..] else { return Err(format!("{species} is no list")) };
+        let [frames] = shape(&format!("{PARTICLES}/position/step"))?[..] else {
+            return Err(format!("{PARTICLES}/position/step is no list"));
+        };
+        let mut wanted = vec![
+            (format!("{PARTICLES}/mass"), vec![atoms]),
+            (format!("{PARTICLES}/position/time"), vec![frames]),
+            (format!("{PARTICLES}/position/value"), vec![frames, atoms, 3]),
+        ];
+        for (name, row) in [("velocity", [atoms, 3]), ("force", [atoms, 3]), ("box/edges", [3, 3])] {
+            if self.file.link_exists(&format!("{PARTICLES}/{name}")) {
+                wanted.push((format!("{PARTICLES}/{name}/value"), vec![frames, row[0], row[1]]));
+            }
+        }
+        for (name, wanted) in wanted {
+            let found = shape(&name)?;
+            if found != wanted {
+                return Err(format!("{name} has the shape {found:?} instead of {wanted:?}"));
+            }
+        }
+        let columns = ["step", "time", "kinetic", "potential", "conserved", "temperature", "list_rebuilds"];
+        columns.iter().try_for_each(|name| shape(&format!("{LOG}/{name}")).map(drop))
     }
 
     /// Number of frames.
@@ -87,7 +121,13 @@ impl H5mdReader {
     /// # Errors
     /// [`Error::Output`] when the file is damaged.
     pub fn atomic_numbers(&self) -> Result<Vec<u8>> {
-        self.read(|| self.file.dataset(&format!("{PARTICLES}/species"))?.read_raw())
+        let numbers: Vec<i64> = self.read(|| self.file.dataset(&format!("{PARTICLES}/species"))?.read_raw())?;
+        let known = |z: &i64| u8::try_from(*z).ok().filter(|z| (1..=118).contains(z));
+        numbers
+            .iter()
+            .map(known)
+            .collect::<Option<_>>()
+            .ok_or_else(|| Error::Output(format!("{} is damaged: an atom in it is of no element", self.path.display())))
     }
 
     /// Masses, u, one an atom.

@@ -6,7 +6,8 @@
 //! open it with the mark cleared *and* without comparing the ends, let HDF5 take over the file's true end, close.
 
 use super::fault;
-use crate::error::{Error, Result};
+use super::whole::{self, Head};
+use crate::error::{Error, Result, reason};
 use hdf5::file::LibraryVersion;
 use hdf5::plist::FileAccess;
 use hdf5::{Dataset, File, MinorErrorCode};
@@ -37,14 +38,15 @@ pub struct Repair {
 /// run's folder: to repair a file that is being written ruins it.
 ///
 /// # Errors
-/// [`Error::Output`] when the file is not one of our trajectories, its run was killed before it began, or another
-/// program has it open.
+/// [`Error::Output`] when the file is not one of our trajectories, its run was killed before it began, so much of it is
+/// missing that no frame can be found, or another program has it open. The file is then as it was.
 pub fn repair(path: &Path) -> Result<Repair> {
     let name = path.display();
-    let length =
-        std::fs::metadata(path).map_err(|error| Error::Output(format!("{name} cannot be read: {error}")))?.len();
-    if length == 0 {
-        return Err(Error::Output(format!("{name} is empty: its run was killed before it began; remove it")));
+    let head = Head::read(path)?;
+    if head.length == 0 {
+        return Err(Error::Output(format!(
+            "{name} is empty, so there is nothing to repair; if its run was killed before it began, remove it"
+        )));
     }
     let marked = match File::open(path) {
         Ok(_) => false,
@@ -53,23 +55,45 @@ pub fn repair(path: &Path) -> Result<Repair> {
         }
         Err(_) => true,
     };
-    if marked {
-        clear(path)?;
+    if !marked {
+        return cut_to_whole_rows(path, &head, false);
     }
+    let repaired = clear(path).and_then(|()| cut_to_whole_rows(path, &head, true));
+    match repaired {
+        Err(error) if !locked(path) => match head.put_back(path) {
+            Ok(()) => Err(error),
+            Err(other) => Err(Error::Output(format!("{error}; it cannot be left as it was: {}", reason(&other)))),
+        },
+        result => result,
+    }
+}
+
+/// Cuts all datasets to the rows that every one of them has, if they differ.
+fn cut_to_whole_rows(path: &Path, head: &Head, marked: bool) -> Result<Repair> {
+    let name = path.display();
     let failed = |error: hdf5::Error| fault(path, "cannot be repaired", &error);
-    let lengths = File::open(path).and_then(|file| Ok(Growing::of(&file)?.lengths()));
-    let lengths = lengths.map_err(|_| {
-        Error::Output(if marked {
-            format!("{name} is not whole: its run was killed before the first frame; remove it")
-        } else {
-            format!("{name} is not a trajectory that verlet wrote")
+    let growing = |file: &File| {
+        Growing::of(file).map_err(|_| {
+            Error::Output(match head.shortage() {
+                Some(shortage) => format!("{name} {shortage}, too few to save a frame; copy it again"),
+                None if marked => format!("{name} is not whole: its run was killed before the first frame; remove it"),
+                None => format!("{name} is not a trajectory that verlet wrote"),
+            })
+        })
+    };
+    let file = File::open(path).map_err(failed)?;
+    let lengths = growing(&file)?.lengths(head.length).map_err(|error| {
+        Error::Output(match head.shortage() {
+            Some(shortage) => format!("{name} {shortage}, too few to save a frame; copy it again"),
+            None => format!("{name} is damaged, so its frames cannot be found: {error}; copy it again"),
         })
     })?;
+    drop(file);
     let [frames, rows] = lengths.each_ref().map(|lengths| lengths.iter().copied().min().unwrap_or(0));
     let ragged = lengths[0].iter().any(|&length| length != frames) || lengths[1].iter().any(|&length| length != rows);
     if ragged {
         let file = open_to_write(path)?;
-        Growing::of(&file).and_then(|growing| growing.cut(frames, rows)).map_err(failed)?;
+        growing(&file)?.cut(frames, rows).map_err(failed)?;
         file.close().map_err(failed)?;
     }
     Ok(Repair { frames: frames as u64, rows: rows as u64, changed: marked || ragged })
@@ -151,10 +175,13 @@ impl Growing {
         Ok(Growing { frames, rows: file.group("parameters/verlet/energy")?.datasets()? })
     }
 
-    /// Rows of every dataset: those with a row a frame, and those with a row a line of the log.
-    pub fn lengths(&self) -> [Vec<usize>; 2] {
-        [&self.frames, &self.rows]
-            .map(|datasets| datasets.iter().map(|dataset| dataset.shape().first().copied().unwrap_or(0)).collect())
+    /// Rows that every dataset has in a file of so many bytes: those with a row a frame, and those with a row a line of
+    /// the log.
+    fn lengths(&self, bytes: u64) -> hdf5::Result<[Vec<usize>; 2]> {
+        let lengths = |datasets: &[Dataset]| -> hdf5::Result<Vec<usize>> {
+            datasets.iter().map(|dataset| whole::rows(dataset, bytes)).collect()
+        };
+        Ok([lengths(&self.frames)?, lengths(&self.rows)?])
     }
 
     /// Cuts all of them to so many frames and rows, and hands that to the operating system.

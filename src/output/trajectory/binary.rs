@@ -5,12 +5,24 @@
 
 use super::foreign::Template;
 use super::{Format, Record, Sink, TrajectoryOptions};
+use crate::error::reason;
 use crate::system::System;
 use crate::system::structure::quietly;
 use crate::units::AKMA;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use rustix::param::page_size;
+use rustix::process::{Resource, getrlimit};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+/// Bytes of an atom in a frame: a position and a velocity in float64, and some to spare.
+const BYTES_AN_ATOM: u64 = 64;
+/// Bytes of everything else in a frame, the head of the file included.
+const BYTES_A_HEAD: u64 = 4096;
+/// Memory pages by which chemfiles makes a file longer.
+const GROWTH: u64 = 4;
 
 pub(super) struct Binary {
     /// `None` while the file is closed.
@@ -23,6 +35,10 @@ pub(super) struct Binary {
     first_step: Option<u64>,
     interval: u64,
     timestep: f64,
+    /// Bytes that a frame takes at most.
+    frame_bytes: u64,
+    /// The end of what the disk has room for.
+    reserved: u64,
 }
 
 impl Binary {
@@ -53,6 +69,8 @@ impl Binary {
             first_step: None,
             interval: options.interval,
             timestep: options.timestep,
+            frame_bytes: BYTES_A_HEAD + BYTES_AN_ATOM * system.len() as u64,
+            reserved: 0,
         };
         binary.count()?;
         binary.open()?;
@@ -63,7 +81,30 @@ impl Binary {
         let mode = if self.frames == 0 { 'w' } else { 'a' };
         let opened = quietly(|| chemfiles::Trajectory::open_with_format(&self.path, mode, self.format.name));
         self.trajectory = Some(opened.map_err(|problem| format!("cannot be written: {problem}"))?);
+        // When it is closed, the file is cut to its content.
+        self.reserved = 0;
         Ok(())
+    }
+
+    /// Makes sure that there is room for one more frame. chemfiles writes through a memory map: what finds no room on the
+    /// disk then ends the program (SIGBUS), and what no limit allows is lost.
+    fn reserve(&mut self) -> std::io::Result<()> {
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        let length = file.metadata()?.len();
+        let end = length + self.frame_bytes;
+        let largest = getrlimit(Resource::Fsize).current;
+        if largest.is_some_and(|largest| end + GROWTH * page_size() as u64 > largest) {
+            return Err(Errno::FBIG.into());
+        }
+        let begin = self.reserved.clamp(0, length);
+        match fallocate(&file, FallocateFlags::KEEP_SIZE, begin, end - begin) {
+            // Some file systems cannot promise room.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.reserved = end;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Has chemfiles close the file, which gives it its true length, and completes its head.
@@ -72,7 +113,7 @@ impl Binary {
         self.count()?;
         let file = OpenOptions::new().write(true).open(&self.path);
         let length = file.and_then(|file| file.sync_all().and_then(|()| file.metadata())).map(|data| data.len());
-        length.map_err(|error| format!("cannot be written: {error}"))
+        length.map_err(|error| format!("cannot be written: {}", reason(&error)))
     }
 
     /// Writes into the head what chemfiles does not: how many frames there are, and when they were.
@@ -98,12 +139,13 @@ impl Binary {
         }
         let file = OpenOptions::new().write(true).open(&self.path);
         file.and_then(|file| head.iter().try_for_each(|(at, bytes)| file.write_all_at(bytes, *at)))
-            .map_err(|error| format!("cannot be written: {error}"))
+            .map_err(|error| format!("cannot be written: {}", reason(&error)))
     }
 }
 
 impl Sink for Binary {
     fn write(&mut self, record: &Record) -> Result<(), String> {
+        self.reserve().map_err(|error| format!("the file cannot be written: {}", reason(&error)))?;
         let frame = self.template.fill(record)?;
         let Some(trajectory) = &mut self.trajectory else { return Err("the file is closed".into()) };
         quietly(|| trajectory.write(frame))?;

@@ -1,7 +1,7 @@
 //! Extended XYZ, through our own writer: nothing is rounded.
 
 use super::{Record, Sink};
-use crate::error::Error;
+use crate::error::{Error, reason};
 use crate::system::System;
 use crate::system::extxyz::{Column, Frame, Writer};
 use std::fs::File;
@@ -36,12 +36,12 @@ impl Sink for ExtendedXyz {
         }
         let mut writer = Writer::new(Vec::new(), "the frame");
         let text = writer.write(&frame).and_then(|()| writer.finish()).map_err(|error: Error| error.to_string())?;
-        self.file.write_all(&text).map_err(|error| format!("the file cannot be written: {error}"))
+        self.file.write_all(&text).map_err(|error| format!("the file cannot be written: {}", reason(&error)))
     }
 
     fn commit(&mut self) -> Result<u64, String> {
         let length = self.file.sync_all().and_then(|()| self.file.stream_position());
-        length.map_err(|error| format!("cannot be written: {error}"))
+        length.map_err(|error| format!("cannot be written: {}", reason(&error)))
     }
 
     fn finish(&mut self) -> Result<(), String> {

@@ -30,7 +30,7 @@ mod text;
 pub use format::{FORMATS, Format};
 
 use super::{Frame, Output, Position};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::simulation::Observer;
 use crate::system::{Cell, Selection, System};
 use format::Writer;
@@ -143,7 +143,7 @@ impl TrajectoryWriter {
         match std::fs::metadata(path) {
             Ok(metadata) => Ok(metadata.len() >= position.bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::Output(format!("{} cannot be read: {error}", path.display()))),
+            Err(error) => Err(Error::Output(format!("{} cannot be read: {}", path.display(), reason(&error)))),
         }
     }
 
@@ -159,9 +159,9 @@ impl TrajectoryWriter {
         }
         let file = std::fs::OpenOptions::new().read(true).write(true).open(path);
         let file = file.and_then(|file| file.set_len(position.bytes).map(|()| file));
-        let mut file = file.map_err(|error| failed(format!("cannot be continued: {error}")))?;
+        let mut file = file.map_err(|error| failed(format!("cannot be continued: {}", reason(&error))))?;
         std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))
-            .map_err(|error| failed(format!("cannot be continued: {error}")))?;
+            .map_err(|error| failed(format!("cannot be continued: {}", reason(&error))))?;
         let mut writer = Self::new(path, system, options, plan, |format, subset, options| {
             Ok(match format.writer {
                 Writer::Own => Box::new(exact::ExtendedXyz::new(file, subset)) as Box<dyn Sink>,

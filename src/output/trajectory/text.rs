@@ -5,6 +5,7 @@
 
 use super::foreign::Template;
 use super::{Format, Record, Sink, TrajectoryOptions};
+use crate::error::reason;
 use crate::system::System;
 use crate::system::structure::{quietly, tilt_range};
 use std::fs::File;
@@ -43,17 +44,17 @@ impl Sink for Text {
             _ => text,
         };
         self.frames += 1;
-        self.file.write_all(text.as_bytes()).map_err(|error| format!("the file cannot be written: {error}"))
+        self.file.write_all(text.as_bytes()).map_err(|error| format!("the file cannot be written: {}", reason(&error)))
     }
 
     fn commit(&mut self) -> Result<u64, String> {
         let length = self.file.sync_all().and_then(|()| self.file.stream_position());
-        length.map_err(|error| format!("cannot be written: {error}"))
+        length.map_err(|error| format!("cannot be written: {}", reason(&error)))
     }
 
     fn finish(&mut self) -> Result<(), String> {
         if self.format.name == "PDB" {
-            self.file.write_all(b"END\n").map_err(|error| format!("cannot be written: {error}"))?;
+            self.file.write_all(b"END\n").map_err(|error| format!("cannot be written: {}", reason(&error)))?;
         }
         self.commit().map(drop)
     }

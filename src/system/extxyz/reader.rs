@@ -3,7 +3,7 @@
 use super::comment::{entries, logical, real};
 use super::{Column, ColumnData, Frame, Value, ase_momentum_unit};
 use crate::elements;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::system::{Cell, System};
 use nalgebra::{Matrix3, Vector3};
 use std::fs::File;
@@ -50,6 +50,8 @@ pub struct Reader<R> {
     /// The current line without its end, and its number counted from 1.
     line: Vec<u8>,
     number: usize,
+    /// Whether the current line is the first of the next frame.
+    ahead: bool,
     frames: usize,
     finished: bool,
 }
@@ -61,7 +63,7 @@ impl Reader<BufReader<File>> {
     /// [`Error::Structure`] when the file cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path)
-            .map_err(|error| Error::Structure(format!("{} cannot be opened: {error}", path.display())))?;
+            .map_err(|error| Error::Structure(format!("{} cannot be opened: {}", path.display(), reason(&error))))?;
         Ok(Reader::new(BufReader::with_capacity(1 << 16, file), &path.display().to_string()))
     }
 }
@@ -83,7 +85,7 @@ impl<R: BufRead> Iterator for Reader<R> {
 impl<R: BufRead> Reader<R> {
     /// Reads from anything; `name` stands for the file in messages.
     pub fn new(input: R, name: &str) -> Self {
-        Reader { input, name: name.to_owned(), line: Vec::new(), number: 0, frames: 0, finished: false }
+        Reader { input, name: name.to_owned(), line: Vec::new(), number: 0, ahead: false, frames: 0, finished: false }
     }
 
     /// The next frame, or `None` at the end of the file.
@@ -115,46 +117,69 @@ impl<R: BufRead> Reader<R> {
         let mut frame = Frame { system, info: header.info, columns: body.columns };
         take_masses(&mut frame)
             .and_then(|()| take_velocities(&mut frame))
-            .map_err(|(atom, problem)| self.at(announced + 2 + atom, problem))?;
+            .map_err(|(line, problem)| self.at(announced + line, problem))?;
+        self.check_end(atoms, announced)?;
         Ok(Some(frame))
     }
 
     /// The number of atoms of the next frame; `None` at the end of the file.
     fn count(&mut self) -> Result<Option<usize>> {
-        loop {
-            if !self.next_line()? {
-                if self.frames == 0 {
-                    return Err(Error::Structure(format!(
-                        "{} holds no frame; an XYZ file begins with the number of atoms",
-                        self.name
-                    )));
-                }
-                return Ok(None);
+        if !self.seek_next_frame()? {
+            if self.frames == 0 {
+                return Err(Error::Structure(format!(
+                    "{} holds no frame; an XYZ file begins with the number of atoms",
+                    self.name
+                )));
             }
-            let text = self.text();
-            let text = text.trim_start_matches('\u{feff}').trim();
-            match text.parse() {
-                Ok(0) => return Err(self.error("the frame has no atoms")),
-                Ok(atoms) => return Ok(Some(atoms)),
-                Err(_) if text.is_empty() => {}
-                Err(_) => {
-                    let hint =
-                        if self.frames == 0 { "" } else { "; does the frame before have as many atoms as it says?" };
-                    return Err(self.error(format!(
-                        "expected the number of atoms of frame {}, found '{}'{hint}",
-                        self.frames + 1,
-                        clip(text)
-                    )));
-                }
-            }
+            return Ok(None);
         }
+        self.ahead = false;
+        match self.announced() {
+            Some(0) => Err(self.error("the frame has no atoms")),
+            Some(atoms) => Ok(Some(atoms)),
+            None => Err(self.error(format!(
+                "expected the number of atoms of frame {}, found '{}'; an XYZ file begins with that number",
+                self.frames + 1,
+                clip(&self.text())
+            ))),
+        }
+    }
+
+    /// A frame that is followed by something else than a frame has more atoms than it says.
+    fn check_end(&mut self, atoms: usize, announced: usize) -> Result<()> {
+        if !self.seek_next_frame()? || self.announced().is_some() {
+            return Ok(());
+        }
+        Err(self.error(format!(
+            "the {atoms} atoms that line {announced} announces for frame {} end before this line, '{}'; correct the number of \
+             atoms",
+            self.frames + 1,
+            clip(&self.text())
+        )))
+    }
+
+    /// Moves to the first line of the next frame, past blank lines; false at the end of the file.
+    fn seek_next_frame(&mut self) -> Result<bool> {
+        while !self.ahead {
+            if !self.next_line()? {
+                return Ok(false);
+            }
+            self.ahead = !first_line(&self.text()).is_empty();
+        }
+        Ok(true)
+    }
+
+    /// The number of atoms in the current line.
+    fn announced(&self) -> Option<usize> {
+        first_line(&self.text()).parse().ok()
     }
 
     /// Moves to the next line; false at the end of the file.
     fn next_line(&mut self) -> Result<bool> {
         self.line.clear();
         let result = self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut self.line);
-        let length = result.map_err(|error| Error::Structure(format!("{} cannot be read: {error}", self.name)))?;
+        let length =
+            result.map_err(|error| Error::Structure(format!("{} cannot be read: {}", self.name, reason(&error))))?;
         self.number += 1;
         if length as u64 == LONGEST_LINE {
             return Err(self.error("the line is longer than 64 MiB; this is no XYZ file"));
@@ -174,6 +199,11 @@ impl<R: BufRead> Reader<R> {
     fn at(&self, line: usize, problem: impl std::fmt::Display) -> Error {
         Error::Structure(format!("{}, line {line}: {problem}", self.name))
     }
+}
+
+/// The first line of a frame without what may stand around the number.
+fn first_line(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}').trim()
 }
 
 /// One entry of `Properties`.
@@ -402,12 +432,15 @@ fn element(word: &str) -> std::result::Result<u8, String> {
     })
 }
 
-/// Moves the masses out of the columns into the system; an error comes with the index of the atom.
+/// Moves the masses out of the columns into the system; an error comes with its line behind the first of the frame.
 fn take_masses(frame: &mut Frame) -> std::result::Result<(), (usize, String)> {
     for name in ["masses", "mass"] {
         let Some(column) = take(frame, name, 1)? else { continue };
         if let Some(atom) = column.iter().position(|&mass| !(mass > 0.0 && mass.is_finite())) {
-            return Err((atom, format!("atom {} has the mass {} u, which is not positive", atom + 1, column[atom])));
+            return Err((
+                atom + 2,
+                format!("atom {} has the mass {} u, which is not positive", atom + 1, column[atom]),
+            ));
         }
         frame.system.masses = column;
     }
@@ -420,7 +453,7 @@ fn take_velocities(frame: &mut Frame) -> std::result::Result<(), (usize, String)
         let Some(column) = take(frame, name, 3)? else { continue };
         if let Some(index) = column.iter().position(|x| !x.is_finite()) {
             return Err((
-                index / 3,
+                index / 3 + 2,
                 format!("atom {} has {} in {name}, not a finite number", index / 3 + 1, column[index]),
             ));
         }
@@ -445,15 +478,16 @@ fn take(frame: &mut Frame, name: &str, width: usize) -> std::result::Result<Opti
         Column { width: found, data: ColumnData::Integers(values), .. } if found == width => {
             Ok(Some(values.into_iter().map(|x| x as f64).collect()))
         }
-        _ => Err((0, format!("column {name} must be {name}:R:{width} in Properties"))),
+        _ => Err((1, format!("column {name} must be {name}:R:{width} in Properties"))),
     }
 }
 
-/// The beginning of a text, short enough for a message.
+/// The beginning of a text, short enough for a message, without what would upset a terminal.
 fn clip(text: &str) -> String {
     let text = text.trim();
+    let shown = |text: &str| text.replace(char::is_control, "\u{fffd}");
     match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", shown(&text[..end])),
+        None => shown(text),
     }
 }

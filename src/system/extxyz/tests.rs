@@ -114,15 +114,21 @@ fn errors_say_where_and_what() {
     for (text, message) in [
         ("", "a.xyz holds no frame; an XYZ file begins with the number of atoms"),
         ("\n \n", "a.xyz holds no frame; an XYZ file begins with the number of atoms"),
-        ("water\n", "a.xyz, line 1: expected the number of atoms of frame 1, found 'water'"),
+        (
+            "water\n",
+            "a.xyz, line 1: expected the number of atoms of frame 1, found 'water'; an XYZ file begins with that number",
+        ),
         ("0\n\n", "a.xyz, line 1: the frame has no atoms"),
-        ("-1\n\n", "a.xyz, line 1: expected the number of atoms of frame 1, found '-1'"),
+        (
+            "-1\n\n",
+            "a.xyz, line 1: expected the number of atoms of frame 1, found '-1'; an XYZ file begins with that number",
+        ),
         ("2", "a.xyz, line 2: the file ends where frame 1 should have its comment"),
         ("2\n\nH 0 0 0\n", "a.xyz, line 4: the file ends after 1 of the 2 atoms that line 1 announces for frame 1"),
         (
             "1\n\nH 0 0 0\nH 0 0 1\n",
-            "a.xyz, line 4: expected the number of atoms of frame 2, found 'H 0 0 1'; does the frame before have as many \
-             atoms as it says?",
+            "a.xyz, line 4: the 1 atoms that line 1 announces for frame 1 end before this line, 'H 0 0 1'; correct the \
+             number of atoms",
         ),
         (
             "2\n\nH 0 0 0\n2\n\nH 0 0 0\n",
@@ -198,7 +204,7 @@ fn errors_say_where_and_what() {
             &format!("2\n{header}:vel:R:3\nH 0 0 0 1 1 1\nH 0 0 0 1 inf 1\n"),
             "a.xyz, line 4: atom 2 has inf in vel, not a finite number",
         ),
-        (&format!("1\n{header}:vel:R:1\nH 0 0 0 1\n"), "a.xyz, line 3: column vel must be vel:R:3 in Properties"),
+        (&format!("1\n{header}:vel:R:1\nH 0 0 0 1\n"), "a.xyz, line 2: column vel must be vel:R:3 in Properties"),
     ] {
         assert_eq!(read(text).unwrap_err().to_string(), message);
     }
@@ -288,7 +294,8 @@ prop_compose! {
     fn frame()(atoms in 1usize..6)(
         // Those whose weight is known.
         atomic_numbers in prop::collection::vec(1u8..=94, atoms),
-        positions in vectors(atoms),
+        // No system takes coordinates beyond 1e8 Å.
+        positions in vectors(atoms).prop_map(|vectors| vectors.into_iter().map(|v| v.map(|x| x % 1e8)).collect::<Vec<_>>()),
         cell in cell(),
         velocities in prop::option::of(vectors(atoms).prop_filter("momenta overflow", |velocities| velocities.iter().all(|v| v.amax() < 1e300))),
         masses in prop::option::of(prop::collection::vec(1e-3..1e3f64, atoms)),

@@ -3,7 +3,7 @@
 use super::comment::{append, letter, write_array, write_real, write_text};
 use super::{Column, ColumnData, Frame, ase_momentum_unit};
 use crate::elements;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -45,7 +45,7 @@ impl Writer<BufWriter<File>> {
     /// [`Error::Output`] when the file cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path)
-            .map_err(|error| Error::Output(format!("{} cannot be written: {error}", path.display())))?;
+            .map_err(|error| Error::Output(format!("{} cannot be written: {}", path.display(), reason(&error))))?;
         Ok(Writer::new(BufWriter::new(file), &path.display().to_string()))
     }
 }
@@ -94,14 +94,16 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// [`Error::Output`] when the last bytes cannot be written.
     pub fn finish(mut self) -> Result<W> {
-        self.output.flush().map_err(|error| Error::Output(format!("{} cannot be written: {error}", self.name)))?;
+        self.output
+            .flush()
+            .map_err(|error| Error::Output(format!("{} cannot be written: {}", self.name, reason(&error))))?;
         Ok(self.output)
     }
 
     fn flush_text(&mut self) -> Result<()> {
         let result = self.output.write_all(self.text.as_bytes());
         self.text.clear();
-        result.map_err(|error| Error::Output(format!("{} cannot be written: {error}", self.name)))
+        result.map_err(|error| Error::Output(format!("{} cannot be written: {}", self.name, reason(&error))))
     }
 }
 

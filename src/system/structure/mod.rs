@@ -15,11 +15,11 @@ pub(crate) use quiet::quietly;
 
 use super::extxyz::{self, Frame};
 use super::{Cell, System};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::units::{AKMA, FS_PER_PS};
 use nalgebra::{Matrix3, Vector3};
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 /// Reads one frame of a structure file; frame 0 is the first.
@@ -45,7 +45,8 @@ pub fn read_structure(path: impl AsRef<Path>, frame: usize) -> Result<System> {
         }
         count += 1;
     }
-    Err(Error::Structure(format!("{} has no frame {frame}: it holds {count}, counted from 0", path.display())))
+    let frames = if count == 1 { "frame" } else { "frames" };
+    Err(Error::Structure(format!("{} has {count} {frames}, so there is no frame {}", path.display(), frame + 1)))
 }
 
 /// Reads the frames of a structure file or trajectory one after the other.
@@ -68,13 +69,13 @@ pub fn read_frames_with(path: &Path, topology: Option<&System>) -> Result<Frames
     let problem = |problem: String| Error::Structure(format!("{} {problem}", path.display()));
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => problem("does not exist".into()),
-        _ => problem(format!("cannot be opened: {error}")),
+        _ => problem(format!("cannot be opened: {}", reason(&error))),
     })?;
     if metadata.is_dir() {
         return Err(problem("is a folder, not a structure file".into()));
     }
     if metadata.is_file() && metadata.len() == 0 {
-        return Err(problem("is empty".into()));
+        return Err(problem("is empty; give a file with a structure in it".into()));
     }
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     if ["xyz", "extxyz"].contains(&extension.as_str()) {
@@ -113,6 +114,8 @@ struct Foreign {
     format: String,
     next: usize,
     count: usize,
+    /// How many frames the file's head says there are, where it says it.
+    announced: Option<usize>,
     /// The cell of the frame before.
     cell: Cell,
     /// Where elements and masses are from when the file has none.
@@ -136,13 +139,13 @@ impl Foreign {
         let (positions, elements) = holds.map_or((true, true), |holds| (holds.read && holds.positions, holds.atoms));
         if !positions {
             return Err(problem(format!(
-                "is a {format} file, which holds no positions that can be read; use another format"
+                "has the format {format}, which holds no positions that can be read; use another format"
             )));
         }
         match (elements, topology) {
             (false, None) => {
                 return Err(problem(format!(
-                    "is a {format} file, which holds no elements; `verlet convert` takes them from another file with \
+                    "has the format {format}, which holds no elements; `verlet convert` takes them from another file with \
                      --topology"
                 )));
             }
@@ -155,18 +158,20 @@ impl Foreign {
             Ok::<_, chemfiles::Error>((trajectory, count))
         });
         let (trajectory, count) =
-            opened.map_err(|message| problem(format!("cannot be read as a {format} file: {message}")))?;
+            opened.map_err(|message| problem(format!("cannot be read in the format {format}: {message}")))?;
         if count == 0 {
-            return Err(problem(format!("holds no structure (read as a {format} file)")));
+            return Err(problem(format!("holds no structure (read in the format {format})")));
         }
         let topology = topology.cloned();
-        Ok(Foreign { trajectory, name, format, next: 0, count, cell: Cell::open(), topology })
+        let announced = if format == "DCD" { dcd_frames(path) } else { None };
+        Ok(Foreign { trajectory, name, format, next: 0, count, announced, cell: Cell::open(), topology })
     }
 
     /// Reads and converts the next frame; the error is the end of a sentence that begins with the file.
     fn read(&mut self) -> std::result::Result<Frame, String> {
         let mut frame = chemfiles::Frame::new();
-        quietly(|| self.trajectory.read(&mut frame))?;
+        quietly(|| self.trajectory.read(&mut frame))
+            .map_err(|message| format!("it cannot be read in the format {}: {message}", self.format))?;
         // chemfiles makes a slice of a null pointer of the positions of no atoms.
         if frame.size() == 0 {
             return Err("the structure has no atoms".into());
@@ -250,12 +255,18 @@ impl Iterator for Foreign {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next >= self.count {
-            return None;
+            // chemfiles counts the frames that are there; that some are not must not stay unsaid.
+            let announced = self.announced.take().filter(|&announced| announced > self.count)?;
+            return Some(Err(Error::Structure(format!(
+                "{} is cut short: its head announces {announced} frames, and it holds {}; copy it again, or read those frames \
+                 only",
+                self.name, self.count
+            ))));
         }
         let frame = self.read();
         self.next += 1;
         Some(frame.map_err(|message| {
-            let of = if self.count > 1 { format!(", frame {}", self.next - 1) } else { String::new() };
+            let of = if self.count > 1 { format!(", frame {}", self.next) } else { String::new() };
             self.next = self.count;
             Error::Structure(format!("{}{of}: {message}", self.name))
         }))
@@ -274,6 +285,9 @@ fn lammps_time_unit(frame: &chemfiles::Frame) -> Option<f64> {
 /// The cell of a frame: periodic along every edge that has a length.
 fn cell(frame: &chemfiles::Frame, format: &str) -> std::result::Result<Cell, String> {
     let matrix = frame.cell().matrix();
+    if matrix.iter().flatten().any(|x| !x.is_finite()) {
+        return Err("the lengths and angles of its cell close no cell; correct them".into());
+    }
     // The edges are chemfiles' columns.
     let mut edges = Matrix3::from_fn(|edge, axis| matrix[axis][edge]);
     for mut edge in edges.row_iter_mut() {
@@ -298,6 +312,20 @@ fn cell(frame: &chemfiles::Frame, format: &str) -> std::result::Result<Cell, Str
 /// How far tilts reach beyond the upright box, to both sides.
 pub(crate) fn tilt_range(tilts: &[f64]) -> [f64; 2] {
     [tilts.iter().copied().fold(0.0, f64::min), tilts.iter().copied().fold(0.0, f64::max)]
+}
+
+/// The number of frames in the head of a DCD file, in whichever byte order it was written: behind the length of the first
+/// record (84) and "CORD".
+fn dcd_frames(path: &Path) -> Option<usize> {
+    let mut head = [0; 12];
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).ok()?;
+    let number = |at: usize| std::array::from_fn(|k| head[at + k]);
+    let frames = match (u32::from_le_bytes(number(0)), u32::from_be_bytes(number(0))) {
+        (84, _) => u32::from_le_bytes(number(8)),
+        (_, 84) => u32::from_be_bytes(number(8)),
+        _ => return None,
+    };
+    usize::try_from(frames).ok()
 }
 
 /// Extensions of the formats that can be read, for a message.

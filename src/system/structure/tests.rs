@@ -104,7 +104,7 @@ fn pdb_has_elements_and_one_cell_for_all_models() {
     let (_folder, path) = file("a.pdb", PDB);
     assert_eq!(read_structure(&path, 1).unwrap().positions[0].x, 1.5);
     let error = read_structure(&path, 2).unwrap_err().to_string();
-    assert!(error.ends_with("a.pdb has no frame 2: it holds 2, counted from 0"), "{error}");
+    assert!(error.ends_with("a.pdb has 2 frames, so there is no frame 3"), "{error}");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn pdb_without_elements() {
     let ligand = short.replace("CA  ALA", "CA  LIG").replace("CA    CA A   2", "N    LIG A   1");
     assert_eq!(
         read("a.pdb", ligand).unwrap_err(),
-        "a.pdb, frame 0: atom 1 (CA of residue LIG) has no element, and its name does not tell it; use a format with \
+        "a.pdb, frame 1: atom 1 (CA of residue LIG) has no element, and its name does not tell it; use a format with \
          elements, such as extended XYZ or PDB with columns 77-78"
     );
 }
@@ -234,11 +234,15 @@ fn errors_are_one_sentence_with_the_file() {
         ("a.xyz", "\n", "a.xyz holds no frame"),
         ("POSCAR", "cubic\n1.0\n", "POSCAR has a format that is not known; known are .xyz, .extxyz, "),
         ("a.vasp", "cubic\n1.0\n", "a.vasp has a format that is not known; known are .xyz, .extxyz, "),
-        ("a.dcd", "no", "a.dcd is a DCD file, which holds no elements; "),
-        ("a.smi", "CCO\n", "a.smi is a SMI file, which holds no positions that can be read; "),
-        ("a.cif", "data_x\n_cell_length_a 3\n", "a.cif holds no structure (read as a CIF file)"),
-        ("a.gro", "title\n7\n", "a.gro cannot be read as a GRO file: "),
-        ("a.pdb", "ATOM      1  N   ALA\nEND\n", "a.pdb: ATOM record is too small: "),
+        ("a.dcd", "no", "a.dcd has the format DCD, which holds no elements; "),
+        ("a.smi", "CCO\n", "a.smi has the format SMI, which holds no positions that can be read; "),
+        ("a.cif", "data_x\n_cell_length_a 3\n", "a.cif holds no structure (read in the format CIF)"),
+        ("a.gro", "title\n7\n", "a.gro cannot be read in the format GRO: "),
+        (
+            "a.pdb",
+            "ATOM      1  N   ALA\nEND\n",
+            "a.pdb: it cannot be read in the format PDB: ATOM record is too small: ",
+        ),
         ("a.pdb", "CRYST1   10.000   10.000    0.000  90.00  90.00\nEND\n", "a.pdb: "),
     ] {
         let error = read(name, content).unwrap_err();
@@ -257,7 +261,7 @@ fn bytes_that_are_not_utf8_are_no_panic() {
     let latin: Vec<u8> = PDB.replace("MODEL        1", "STRANGE Å").chars().map(|c| c as u32 as u8).collect();
     assert_eq!(read("a.pdb", latin).unwrap().len(), 2);
     let name: Vec<u8> = PDB.replacen(" CA  ALA", " CÅ  ALA", 1).chars().map(|c| c as u32 as u8).collect();
-    assert_eq!(read("a.pdb", name).unwrap_err(), "a.pdb, frame 0: it holds text that is not UTF-8, or is damaged");
+    assert_eq!(read("a.pdb", name).unwrap_err(), "a.pdb, frame 1: it holds text that is not UTF-8, or is damaged");
     let noise: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     for name in ["a.pdb", "a.gro", "a.cif", "a.mmcif", "a.mol2", "a.sdf", "a.lammpstrj", "a.cml", "a.arc", "a.mmtf"] {
         assert!(read(name, &noise).is_err(), "{name}");

@@ -1,0 +1,184 @@
+// What all kernels share: the tables they work on, and small functions. The kernels are compiled together, as one
+// program, when a system is first seen; these are its compile-time constants:
+//
+//   FEATURES      F, padded with zeros to a multiple of 32 (32 to 256)
+//   STUDENT       1: scalars are sent as they are and vectors are mixed in Cartesian space; 0: painn
+//   TABLE_SHARED  1: a block keeps the filter table of its 32 channels in shared memory; 0: it is read through the caches
+//   LARGE         1: tiles of matrix products for many atoms
+//   FEW           1: for so few atoms that only latency counts; never with LARGE
+//   LANGEVIN      1: a heat bath acts in every step
+//   CONDITIONAL   1: the driver knows conditional graph nodes
+//
+// Arrays of vectors over atoms are [N][3] in float64 and [N][3][F] in float32. Nothing here adds floating-point numbers
+// with atomics, and every sum has an order that the size of the system alone decides: the same run gives the same bits.
+// The compiler may not contract a*b+c (--fmad=false): where fusing pays it is written out, and everything else agrees
+// with the CPU to the bit.
+#pragma once
+
+#define FULL 0xffffffffu
+#define SLICES (FEATURES / 32)
+
+// Why nothing more may happen; 0 is good.
+#define STATUS_CAPACITY 1 // the list needs room for `needed` pairs: the host gives it and goes on with the same step
+#define STATUS_FAST 2     // `atom` moves faster than anything should
+#define STATUS_OVERLAP 3  // `atom` has a neighbour at its own place, or a distance that is no number
+#define STATUS_POSITION 4 // the position of `atom` is no finite number
+
+// Where a run is. One of them, in device memory, read back by the host.
+struct Control {
+    double heat;             // energy that the bath put in so far, eV
+    double kinetic;          // right after the last bath, eV
+    double network;          // the network's energy without offsets, in its unit, when last summed
+    double full_step;        // kinetic energy at the end of a step, eV, when last summed
+    double origin[3];        // of the bins, in fractional coordinates
+    double extent[3];
+    long long step;          // steps taken
+    long long target;        // the last step of this launch
+    long long rebuilds;      // of the list, after the first
+    long long needed;        // pairs that the list needs
+    int counts[3];           // bins along each edge
+    int reach[3];            // bins to look at on each side
+    int rebuild;             // 1: some atom has moved more than half the skin
+    int status;
+    int atom;                // the lowest index that `status` is about
+    int samples;             // taken since the host looked
+};
+
+struct Sample {
+    long long step;
+    long long rebuilds;
+    double kinetic;   // eV: after the bath where there is one
+    double network;   // as in Control
+    double full_step;
+    double heat;
+};
+
+// A pair (centre, neighbour) inside the cutoff: two 16-byte loads.
+struct __align__(16) Pair {
+    int neighbor;
+    int entry;      // its index in the list
+    int interval;   // of the filter table
+    float fraction; // place in that interval, 0 to 1
+    float ux, uy, uz; // direction from centre to neighbour
+    float distance;   // Å
+};
+
+// A pair of the list: neighbour and lattice translation.
+struct __align__(16) Entry {
+    int neighbor, x, y, z;
+};
+
+// Everything about a system that no layer decides. Passed by value; the host has the same layout.
+struct Parameters {
+    Control* control;
+    Sample* samples;
+    double* positions;  // [N][3], Å, unwrapped
+    double* velocities; // [N][3], Å/fs
+    double* forces;     // [N][3], eV/Å
+    double* reference;  // [N][3], positions of the last list
+    const double* masses;    // [N], u
+    const double* half_kick; // [N], ½ Δt / m for forces in eV/Å
+    double* partials;        // [128][5], sums of blocks
+    double* strain;          // [N][9], eV
+    int* images;    // [N][3], whole cells by which an atom is outside
+    int* bin_of;    // [N]
+    int* bin_start; // [bins + 1]
+    int* bin_next;  // [bins]
+    int* bin_atoms; // [N]
+    unsigned* rows; // [N + 1], ends of the list's rows
+    Entry* entries; // [capacity]
+    unsigned* reverse; // [capacity], the same pair seen from the other end
+    Pair* pairs;    // [capacity], a row begins where the list's does
+    int* inside;    // [N], pairs inside the cutoff in each row
+    float4* gradients; // [SLICES][capacity], dE/dd and dE/dû of the directed pair (neighbour <- centre), by list index
+    float* energies;   // [N], in the network's unit
+    double cell[9];    // edge vectors as rows, Å
+    double inverse[9];
+    double heights[3];
+    double cutoff, range, half_skin2, epsilon, spacing;
+    double energy_unit;
+    double half_step;   // ½ Δt, fs
+    double fastest2;    // (Å/fs)²
+    double mass_velocity2, boltzmann;
+    double c1, c2;      // of the bath
+    double temperature, final_temperature;
+    double total_mass;
+    long long ramp_steps, log_interval;
+    long long capacity; // pairs
+    unsigned seed[2];
+    int atoms, bins, intervals, samples_capacity;
+    int periodic[3];
+    int remove_centre_of_mass;
+};
+
+#if CONDITIONAL
+extern "C" __device__ void cudaGraphSetConditional(unsigned long long handle, unsigned int value);
+#endif
+
+// Shared memory whose size the launch decides.
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#endif
+
+// A handle of 0 belongs to no graph: the same kernels are launched one by one.
+__device__ inline void set_conditional(unsigned long long handle, unsigned int value)
+{
+#if CONDITIONAL
+    if (handle != 0) cudaGraphSetConditional(handle, value);
+#endif
+}
+
+__device__ inline void fail(Control* control, int status, int atom)
+{
+    atomicMax(&control->status, status);
+    atomicMin(&control->atom, atom);
+}
+
+__device__ inline int warp_lane() { return threadIdx.x & 31; }
+
+// Index of this warp in the grid.
+__device__ inline int warp_index() { return (blockIdx.x * blockDim.x + threadIdx.x) >> 5; }
+
+// The vector from i to its neighbour j, Å: exchanging the atoms and negating the translation negates it to the last bit.
+__device__ inline double3 pair_vector(const Parameters& p, int i, int j, int x, int y, int z)
+{
+    double3 r = make_double3(p.positions[3 * j] - p.positions[3 * i],
+                             p.positions[3 * j + 1] - p.positions[3 * i + 1],
+                             p.positions[3 * j + 2] - p.positions[3 * i + 2]);
+    if (x != 0 || y != 0 || z != 0) {
+        double a = x, b = y, c = z;
+        r.x += p.cell[0] * a + p.cell[3] * b + p.cell[6] * c;
+        r.y += p.cell[1] * a + p.cell[4] * b + p.cell[7] * c;
+        r.z += p.cell[2] * a + p.cell[5] * b + p.cell[8] * c;
+    }
+    return r;
+}
+
+__device__ inline double norm2(double x, double y, double z) { return x * x + y * y + z * z; }
+
+// The sum over a block of 1024 threads or fewer, known to all of them. Every thread must call it.
+__device__ inline double block_sum(double value)
+{
+    __shared__ double parts[1024];
+    parts[threadIdx.x] = value;
+    __syncthreads();
+    for (int width = 512; width > 0; width >>= 1) {
+        if (threadIdx.x < width && threadIdx.x + width < blockDim.x) parts[threadIdx.x] += parts[threadIdx.x + width];
+        __syncthreads();
+    }
+    double sum = parts[0];
+    __syncthreads();
+    return sum;
+}
+
+// σ(x) = x / (1 + e^-x) and its derivative.
+__device__ inline float silu(float x) { return x / (1.0f + expf(-x)); }
+
+__device__ inline float silu_slope(float x)
+{
+    float s = 1.0f / (1.0f + expf(-x));
+    return s * (1.0f + x * (1.0f - s));
+}
+
+static_assert(sizeof(Control) == CONTROL_BYTES && sizeof(Sample) == SAMPLE_BYTES && sizeof(Parameters) == PARAMETER_BYTES,
+              "host and device disagree on what they share");

@@ -1,0 +1,206 @@
+// Moving atoms: velocity Verlet and Langevin dynamics as one splitting (BAOAB), all in float64.
+//
+// One thread an atom, at most 128 blocks of 256 threads which stride over the atoms: blocks' sums are few, and which
+// atoms they are of depends on N alone.
+#include "common.cuh"
+
+// Ten rounds of Philox4x32 (Salmon, Moraes, Dror & Shaw, SC11).
+__device__ inline uint4 philox4x32(uint4 c, unsigned key0, unsigned key1)
+{
+    for (int round = 0; round < 10; round++) {
+        unsigned long long a = 0xD2511F53ull * c.x, b = 0xCD9E8D57ull * c.z;
+        c = make_uint4((unsigned)(b >> 32) ^ c.y ^ key0, (unsigned)b, (unsigned)(a >> 32) ^ c.w ^ key1, (unsigned)a);
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    return c;
+}
+
+// Three standard normal deviates of an atom at a step: the integers are the CPU's, the last bits of logarithm, sine and
+// cosine the device's. The stream is that of Langevin's random forces.
+__device__ inline double3 normal3(const Parameters& p, long long step, unsigned atom)
+{
+    const unsigned LANGEVIN_STREAM = 2;
+    uint4 bits = philox4x32(make_uint4(atom, (unsigned)step, (unsigned)(step >> 32), LANGEVIN_STREAM), p.seed[0], p.seed[1]);
+    const double scale = 1.0 / 4294967296.0, tau = 6.283185307179586476925286766559;
+    double u = ((double)bits.x + 0.5) * scale, v = ((double)bits.y + 0.5) * scale;
+    double s = ((double)bits.z + 0.5) * scale, t = ((double)bits.w + 0.5) * scale;
+    double radius = sqrt(-2.0 * log(u));
+    return make_double3(radius * cos(tau * v), radius * sin(tau * v), sqrt(-2.0 * log(s)) * cos(tau * t));
+}
+
+// Written so that a position that is no number counts as moved.
+__device__ inline void check_moved(const Parameters& p, int atom)
+{
+    const double *x = p.positions + 3 * atom, *old = p.reference + 3 * atom;
+    if (!(norm2(x[0] - old[0], x[1] - old[1], x[2] - old[2]) <= p.half_skin2)) p.control->rebuild = 1;
+}
+
+// Raises the flag when the list no longer holds for positions that the host has set.
+extern "C" __global__ void moved(Parameters p)
+{
+    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x)
+        check_moved(p, atom);
+}
+
+// B A (O) A: half a kick and both half drifts; with a heat bath up to the bath, with the sums that it needs
+// (kinetic energy before it, momentum after it) left by blocks in partials[block][0..4].
+extern "C" __global__ void begin_step(Parameters p)
+{
+    if (p.control->status != 0) return;
+#if LANGEVIN
+    long long step = p.control->step + 1;
+    double bath = p.final_temperature;
+    if (step < p.ramp_steps) {
+        double part = (double)step / (double)p.ramp_steps;
+        bath = p.temperature + (p.final_temperature - p.temperature) * part;
+    }
+    double kt = p.boltzmann * bath;
+    double before = 0, px = 0, py = 0, pz = 0;
+#endif
+    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x) {
+        double *x = p.positions + 3 * atom, *v = p.velocities + 3 * atom;
+        const double* f = p.forces + 3 * atom;
+        double half = p.half_kick[atom];
+        for (int c = 0; c < 3; c++) {
+            v[c] += f[c] * half;
+            x[c] += v[c] * p.half_step;
+        }
+#if LANGEVIN
+        double m = p.masses[atom];
+        before += m * norm2(v[0], v[1], v[2]);
+        double width = p.c2 * sqrt(kt / (m * p.mass_velocity2));
+        double3 xi = normal3(p, step, atom);
+        v[0] = v[0] * p.c1 + xi.x * width;
+        v[1] = v[1] * p.c1 + xi.y * width;
+        v[2] = v[2] * p.c1 + xi.z * width;
+        px += m * v[0];
+        py += m * v[1];
+        pz += m * v[2];
+#else
+        for (int c = 0; c < 3; c++) x[c] += v[c] * p.half_step;
+        check_moved(p, atom);
+#endif
+    }
+#if LANGEVIN
+    double sums[4] = {before, px, py, pz};
+    for (int k = 0; k < 4; k++) {
+        double sum = block_sum(sums[k]);
+        if (threadIdx.x == 0) p.partials[5 * blockIdx.x + k] = sum;
+    }
+#endif
+}
+
+#if LANGEVIN
+// The bath's second half: the motion of the centre of mass is taken out, the kinetic energy that is left goes to
+// partials[block][4], and the second half drift follows. As many blocks as begin_step has.
+extern "C" __global__ void bath(Parameters p)
+{
+    if (p.control->status != 0) return;
+    double drift[3] = {0, 0, 0};
+    if (p.remove_centre_of_mass) {
+        for (int c = 0; c < 3; c++)
+            drift[c] = block_sum(threadIdx.x < gridDim.x ? p.partials[5 * threadIdx.x + 1 + c] : 0.0) / p.total_mass;
+    }
+    double after = 0;
+    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x) {
+        double *x = p.positions + 3 * atom, *v = p.velocities + 3 * atom;
+        for (int c = 0; c < 3; c++) v[c] -= drift[c];
+        after += p.masses[atom] * norm2(v[0], v[1], v[2]);
+        for (int c = 0; c < 3; c++) x[c] += v[c] * p.half_step;
+        check_moved(p, atom);
+    }
+    after = block_sum(after);
+    if (threadIdx.x == 0) p.partials[5 * blockIdx.x + 4] = after;
+}
+#endif
+
+// B: the second half kick. Long before an energy overflows, atoms fly. That status, set here, stops no other thread: the
+// lowest atom is found.
+extern "C" __global__ void finish_step(Parameters p)
+{
+    int status = p.control->status;
+    if (status != 0 && status != STATUS_FAST) return;
+    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x) {
+        double* v = p.velocities + 3 * atom;
+        const double* f = p.forces + 3 * atom;
+        for (int c = 0; c < 3; c++) v[c] += f[c] * p.half_kick[atom];
+        if (!(norm2(v[0], v[1], v[2]) <= p.fastest2)) fail(p.control, STATUS_FAST, atom);
+    }
+}
+
+// Tells the graph whether its rebuild branch is to run. One thread, after all blocks that can raise the flag.
+extern "C" __global__ void decide(Parameters p, unsigned long long rebuild)
+{
+    set_conditional(rebuild, p.control->rebuild != 0 && p.control->status == 0);
+}
+
+// Sums over all atoms: the network's energy, and the kinetic energy of a whole step.
+__device__ inline void observe_all(const Parameters& p, double& network, double& full_step)
+{
+    double energy = 0, twice = 0;
+    for (int atom = threadIdx.x; atom < p.atoms; atom += blockDim.x) {
+        const double* v = p.velocities + 3 * atom;
+        energy += (double)p.energies[atom];
+        twice += p.masses[atom] * norm2(v[0], v[1], v[2]);
+    }
+    network = block_sum(energy);
+    full_step = 0.5 * p.mass_velocity2 * block_sum(twice);
+}
+
+// Closes a step: counts it, adds up the bath's heat, takes a sample when one is due, and says whether the graph goes
+// round again. One block of 1024 threads; `blocks` is begin_step's grid.
+extern "C" __global__ void end_step(Parameters p, int blocks, unsigned long long again)
+{
+    Control* control = p.control;
+    int status = control->status;
+    long long step = control->step + 1;
+    // Everybody has read before anybody writes.
+    __syncthreads();
+    if (status != 0) {
+        if (threadIdx.x == 0) set_conditional(again, 0);
+        return;
+    }
+#if LANGEVIN
+    bool mine = threadIdx.x < blocks;
+    double before = block_sum(mine ? p.partials[5 * threadIdx.x] : 0.0);
+    double after = block_sum(mine ? p.partials[5 * threadIdx.x + 4] : 0.0);
+    if (threadIdx.x == 0) {
+        double kinetic = 0.5 * p.mass_velocity2 * after;
+        control->heat += kinetic - 0.5 * p.mass_velocity2 * before;
+        control->kinetic = kinetic;
+    }
+#endif
+    if (step % p.log_interval == 0) {
+        double network, full_step;
+        observe_all(p, network, full_step);
+        if (threadIdx.x == 0) {
+#if !LANGEVIN
+            control->kinetic = full_step;
+#endif
+            Sample sample = {step, control->rebuilds + (control->rebuild != 0), control->kinetic, network, full_step,
+                             control->heat};
+            if (control->samples < p.samples_capacity) p.samples[control->samples] = sample;
+            control->samples += 1;
+        }
+    }
+    if (threadIdx.x == 0) {
+        control->step = step;
+        control->rebuilds += control->rebuild != 0;
+        control->rebuild = 0;
+        set_conditional(again, step < control->target);
+    }
+}
+
+// The same sums for the host, and the end of a rebuild outside a step. One block of 1024 threads.
+extern "C" __global__ void observe(Parameters p)
+{
+    double network, full_step;
+    observe_all(p, network, full_step);
+    if (threadIdx.x == 0 && p.control->status == 0) {
+        p.control->network = network;
+        p.control->full_step = full_step;
+        p.control->rebuilds += p.control->rebuild != 0;
+        p.control->rebuild = 0;
+    }
+}

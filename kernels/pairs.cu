@@ -1,0 +1,119 @@
+// Pairs inside the cutoff, out of those of the list, and from their gradients to forces. Vectors are subtracted, and the
+// cutoff decided, in float64; then they are narrowed.
+#include "common.cuh"
+
+// One warp an atom: keeps the row's order. A status that this kernel sets stops none of its threads, so that lanes stay
+// together and the lowest atom is found.
+extern "C" __global__ void find_pairs(Parameters p)
+{
+    int atom = warp_index(), lane = warp_lane(), status = p.control->status;
+    if ((status != 0 && status != STATUS_OVERLAP) || atom >= p.atoms) return;
+    unsigned begin = p.rows[atom], end = p.rows[atom + 1];
+    int count = 0;
+    for (unsigned first = begin; first < end; first += 32) {
+        unsigned e = first + lane;
+        bool in = false;
+        Pair pair;
+        if (e < end) {
+            Entry entry = p.entries[e];
+            double3 r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
+            double d = sqrt(norm2(r.x, r.y, r.z));
+            // A distance that is no number is inside, so that it is found.
+            in = !(d >= p.cutoff);
+            if (in) {
+                if (!(d > 0.0)) fail(p.control, STATUS_OVERLAP, atom);
+                double place = d / p.spacing;
+                pair.neighbor = entry.neighbor;
+                pair.entry = (int)e;
+                pair.interval = max(min((int)place, p.intervals - 1), 0);
+                pair.fraction = (float)(place - pair.interval);
+                pair.ux = (float)(r.x / (d + p.epsilon));
+                pair.uy = (float)(r.y / (d + p.epsilon));
+                pair.uz = (float)(r.z / (d + p.epsilon));
+                pair.distance = (float)d;
+            }
+        }
+        unsigned all = __ballot_sync(FULL, in);
+        if (in) p.pairs[begin + count + __popc(all & ((1u << lane) - 1))] = pair;
+        count += __popc(all);
+    }
+    if (lane == 0) p.inside[atom] = count;
+}
+
+// dE/dr of the directed pair (neighbour <- centre), its r pointing from neighbour to centre, from the gradients kept at
+// list index `entry`; `sign` is -1 for a row's own entry and 1 for the same pair seen from the other end.
+//   g_r = dE/dd r/d + (dE/dû - (dE/dû·û) r/d) / (d + ε)
+__device__ inline double3 pair_gradient(const Parameters& p, const Pair& pair, long long entry, double sign)
+{
+    double gd = 0, gx = 0, gy = 0, gz = 0;
+    for (int s = 0; s < SLICES; s++) {
+        float4 g = p.gradients[s * p.capacity + entry];
+        gd += (double)g.x;
+        gx += (double)g.y;
+        gy += (double)g.z;
+        gz += (double)g.w;
+    }
+    double d = pair.distance, wide = d + p.epsilon;
+    double ux = sign * pair.ux, uy = sign * pair.uy, uz = sign * pair.uz;
+    double along = gd - (gx * ux + gy * uy + gz * uz) / wide, stretch = wide / d;
+    return make_double3((ux * stretch * along + gx / wide) * p.energy_unit,
+                        (uy * stretch * along + gy / wide) * p.energy_unit,
+                        (uz * stretch * along + gz / wide) * p.energy_unit);
+}
+
+__device__ inline double warp_sum(double value)
+{
+    for (int offset = 16; offset > 0; offset >>= 1) value += __shfl_xor_sync(FULL, value, offset);
+    return value;
+}
+
+// One warp an atom: F = Σ over its row of (gradient of the pair seen from the other end − gradient of the pair).
+extern "C" __global__ void collect_forces(Parameters p)
+{
+    int atom = warp_index(), lane = warp_lane();
+    if (p.control->status != 0 || atom >= p.atoms) return;
+    unsigned begin = p.rows[atom];
+    int count = p.inside[atom];
+    double fx = 0, fy = 0, fz = 0;
+    for (int k = lane; k < count; k += 32) {
+        Pair pair = p.pairs[begin + k];
+        double3 own = pair_gradient(p, pair, pair.entry, -1.0);
+        double3 other = pair_gradient(p, pair, p.reverse[pair.entry], 1.0);
+        fx += other.x - own.x;
+        fy += other.y - own.y;
+        fz += other.z - own.z;
+    }
+    fx = warp_sum(fx);
+    fy = warp_sum(fy);
+    fz = warp_sum(fz);
+    if (lane == 0) {
+        p.forces[3 * atom] = fx;
+        p.forces[3 * atom + 1] = fy;
+        p.forces[3 * atom + 2] = fz;
+    }
+}
+
+// One warp an atom: its part of the strain derivative, Σ r ⊗ dE/dr over its row, [N][3][3]. Only when somebody asks.
+extern "C" __global__ void collect_strain(Parameters p)
+{
+    int atom = warp_index(), lane = warp_lane();
+    if (p.control->status != 0 || atom >= p.atoms) return;
+    unsigned begin = p.rows[atom];
+    int count = p.inside[atom];
+    double strain[9] = {0, 0, 0, 0, 0, 0, 0, 0, 0};
+    for (int k = lane; k < count; k += 32) {
+        Pair pair = p.pairs[begin + k];
+        double3 g = pair_gradient(p, pair, pair.entry, -1.0);
+        double wide = (double)pair.distance + p.epsilon;
+        double r[3] = {-wide * pair.ux, -wide * pair.uy, -wide * pair.uz};
+        for (int a = 0; a < 3; a++) {
+            strain[3 * a] += r[a] * g.x;
+            strain[3 * a + 1] += r[a] * g.y;
+            strain[3 * a + 2] += r[a] * g.z;
+        }
+    }
+    for (int k = 0; k < 9; k++) {
+        double sum = warp_sum(strain[k]);
+        if (lane == 0) p.strain[9 * atom + k] = sum;
+    }
+}

@@ -1,0 +1,344 @@
+//! The loop on the GPU: many steps a launch, the host only where it must look.
+
+use super::device::Device;
+use super::graph::Graph;
+use super::layout::{Control, DeviceSample, status};
+use super::potential::collect;
+use super::state::{LARGEST_MOVE, Motion, SAMPLES, State};
+use crate::backend::{self, Backend, Evaluation};
+use crate::elements;
+use crate::error::{Error, Result};
+use crate::integrate::Integrator;
+use crate::model::Model;
+use crate::output::{Frame, Sample};
+use crate::system::{System, kinetic_energy, temperature};
+use nalgebra::Vector3;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Atoms times steps of one launch: well under a second, so that a run can be stopped.
+const WORK: u64 = 200_000;
+
+/// How the kernels of many steps are launched. All ways run the same kernels: they give the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// One graph that repeats a step on the device, and makes the list only where it is due; needs a driver of CUDA 12.4.
+    Loop,
+    /// A graph of one step, launched once a step.
+    Steps,
+    /// One kernel after the other.
+    Plain,
+}
+
+/// A system moving on the GPU under a network.
+pub struct CudaBackend {
+    state: State,
+    path: Path,
+    graph: Option<Graph>,
+    control: Control,
+    atomic_numbers: Vec<u8>,
+    offsets: Vec<f64>,
+    offset: f64,
+    timestep: f64,
+    bath: bool,
+    degrees_of_freedom: usize,
+    description: String,
+}
+
+impl CudaBackend {
+    /// Starts at step 0 with the system's velocities (at rest without any) and computes the first forces.
+    ///
+    /// A sample is taken at every multiple of `log_interval` steps; `degrees_of_freedom` share the kinetic energy. Without
+    /// a `path` the driver decides.
+    ///
+    /// # Errors
+    /// As [`CudaPotential::new`](super::CudaPotential::new), and what the first forces bring.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        device: &Arc<Device>,
+        model: &Model,
+        system: &System,
+        skin: f64,
+        integrator: &Integrator,
+        log_interval: u64,
+        degrees_of_freedom: usize,
+        path: Option<Path>,
+    ) -> Result<Self> {
+        let motion = Motion { masses: &system.masses, integrator, log_interval };
+        let state = State::new(device, model, &system.atomic_numbers, &system.cell, skin, Some(motion))?;
+        let best = if device.has_conditional_nodes() { Path::Loop } else { Path::Steps };
+        let path = path.filter(|path| *path != Path::Loop || device.has_conditional_nodes()).unwrap_or(best);
+        let offsets: Vec<f64> = system.atomic_numbers.iter().map(|&z| model.offsets[z as usize]).collect();
+        let velocities = system.velocities.clone().unwrap_or_else(|| vec![Vector3::zeros(); system.len()]);
+        let how = match path {
+            Path::Loop => "all steps in one graph",
+            Path::Steps => "a graph a step, since its driver is older than CUDA 12.4",
+            Path::Plain => "kernel by kernel",
+        };
+        let mut backend = CudaBackend {
+            description: format!("{} (GPU), network in f32, {how}", device.name),
+            state,
+            path,
+            graph: None,
+            control: Control { kinetic: kinetic_energy(&system.masses, &velocities), ..Control::new() },
+            atomic_numbers: system.atomic_numbers.clone(),
+            offset: offsets.iter().sum(),
+            offsets,
+            timestep: integrator.timestep(),
+            bath: integrator.thermostat().is_some_and(|bath| bath.friction > 0.0),
+            degrees_of_freedom,
+        };
+        backend.state.set_positions(&system.positions)?;
+        backend.state.set_velocities(&velocities)?;
+        backend.state.write_control(&backend.control)?;
+        backend.settle()?;
+        Ok(backend)
+    }
+
+    /// Energy, forces and strain derivative of the current positions.
+    ///
+    /// # Errors
+    /// [`Error::Run`] when the driver fails.
+    pub fn evaluation(&mut self) -> Result<Evaluation> {
+        let mut out = Evaluation::default();
+        collect(&self.state, &self.offsets, &self.control, &mut out)?;
+        Ok(out)
+    }
+
+    /// How kernels are launched.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Forces and sums for the state as the host has set it.
+    fn settle(&mut self) -> Result<()> {
+        let capacity = self.state.parameters.capacity;
+        let step = self.control.step;
+        self.control = self.state.settle().map_err(|error| Error::Run(format!("step {step}: {error}")))?;
+        if capacity != self.state.parameters.capacity {
+            self.graph = None;
+        }
+        self.check_energy(self.control.network)
+    }
+
+    fn check_energy(&self, network: f64) -> Result<()> {
+        if network.is_finite() {
+            return Ok(());
+        }
+        let forces = self.state.forces()?;
+        let atom = forces.iter().position(|f| !f.iter().all(|x| x.is_finite())).unwrap_or(0);
+        Err(Error::Run(format!(
+            "the simulation exploded at step {}: the energy is {}, first seen at atom {} ({}); use a shorter time step \
+             or a better starting structure",
+            self.control.step,
+            network * self.state.parameters.energy_unit + self.offset,
+            atom + 1,
+            elements::symbol(self.atomic_numbers[atom])
+        )))
+    }
+
+    /// Some atom is too fast: says which, and how bad it is.
+    fn exploded(&self) -> Result<()> {
+        let atom = self.control.atom as usize;
+        let network: f64 = self.state.energies()?.iter().map(|&e| e as f64).sum();
+        let energy = network * self.state.parameters.energy_unit + self.offset;
+        let speed = self.state.velocities()?[atom].norm();
+        let what = if energy.is_finite() && speed.is_finite() {
+            format!(
+                "the energy is {energy:.6e} eV, and atom {} ({}) would move {:.1} Å in one step, more than {LARGEST_MOVE}",
+                atom + 1,
+                elements::symbol(self.atomic_numbers[atom]),
+                speed * self.timestep
+            )
+        } else {
+            let symbol = elements::symbol(self.atomic_numbers[atom]);
+            format!("the energy is {energy}, first seen at atom {} ({symbol})", atom + 1)
+        };
+        Err(Error::Run(format!(
+            "the simulation exploded at step {}: {what}; use a shorter time step or a better starting structure",
+            self.control.step + 1
+        )))
+    }
+
+    /// The graph of this path, built when it is first needed and again when addresses have changed.
+    fn graph(&mut self) -> Result<&Graph> {
+        if self.graph.is_none() {
+            let state = &self.state;
+            let graph = Graph::build(&state.device, |top| {
+                if self.path == Path::Steps {
+                    state.record_move(top)?;
+                    state.record_rebuild(top)?;
+                    state.record_forces(top)?;
+                    return state.record_end(top, 0);
+                }
+                let (again, rebuild) = (top.handle(1)?, top.handle(0)?);
+                top.repeat_while(again, |step| {
+                    state.record_move(step)?;
+                    state.record_decision(step, rebuild)?;
+                    step.only_if(rebuild, |branch| state.record_rebuild(branch))?;
+                    state.record_forces(step)?;
+                    state.record_end(step, again)
+                })
+            })?;
+            self.graph = Some(graph);
+        }
+        Ok(self.graph.as_ref().expect("built above"))
+    }
+
+    /// Launches so many steps and reads where the device got to.
+    fn launch(&mut self, steps: u64) -> Result<()> {
+        self.control.target = self.control.step + steps as i64;
+        self.control.samples = 0;
+        self.state.write_control(&self.control)?;
+        match self.path {
+            Path::Loop => self.graph()?.launch()?,
+            Path::Steps => {
+                for _ in 0..steps {
+                    self.graph()?.launch()?;
+                }
+            }
+            Path::Plain => {
+                let mut sink = &*self.state.device;
+                for _ in 0..steps {
+                    self.state.record_move(&mut sink)?;
+                    self.state.record_rebuild(&mut sink)?;
+                    self.state.record_forces(&mut sink)?;
+                    self.state.record_end(&mut sink, 0)?;
+                }
+            }
+        }
+        self.control = self.state.read_control()?;
+        Ok(())
+    }
+
+    /// Finishes a step whose list did not fit: the atoms have moved, nothing after that has happened.
+    fn finish_step(&mut self) -> Result<()> {
+        while self.control.status == status::CAPACITY {
+            self.state.make_room(self.control)?;
+            self.graph = None;
+            let device = self.state.device.clone();
+            let mut sink = &*device;
+            self.state.record_rebuild(&mut sink)?;
+            self.state.record_forces(&mut sink)?;
+            self.state.record_end(&mut sink, 0)?;
+            self.control = self.state.read_control()?;
+        }
+        Ok(())
+    }
+
+    fn host_sample(&self, sample: &DeviceSample) -> Sample {
+        let potential = sample.network * self.state.parameters.energy_unit + self.offset;
+        Sample {
+            step: sample.step as u64,
+            time: sample.step as f64 * self.timestep,
+            kinetic: sample.kinetic,
+            potential,
+            conserved: sample.full_step + potential - sample.heat,
+            temperature: temperature(sample.kinetic, self.degrees_of_freedom),
+            list_rebuilds: sample.rebuilds as u64,
+        }
+    }
+}
+
+impl Backend for CudaBackend {
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+
+    fn step(&self) -> u64 {
+        self.control.step as u64
+    }
+
+    fn advance(&mut self, steps: u64, stop: &AtomicBool, samples: &mut Vec<Sample>) -> Result<()> {
+        let goal = self.step() + steps;
+        let most = (WORK / self.atomic_numbers.len() as u64).clamp(1, SAMPLES as u64);
+        while self.step() < goal && !stop.load(Ordering::Relaxed) {
+            self.launch((goal - self.step()).min(most))?;
+            self.finish_step()?;
+            for sample in self.state.read_samples(self.control.samples as usize)? {
+                self.check_energy(sample.network)?;
+                samples.push(self.host_sample(&sample));
+            }
+            match self.control.status {
+                status::GOOD => {}
+                status::FAST => self.exploded()?,
+                _ => self.state.blame(self.control, self.control.step + 1)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Result<Sample> {
+        self.observe()?;
+        let control = &self.control;
+        Ok(self.host_sample(&DeviceSample {
+            step: control.step,
+            rebuilds: control.rebuilds,
+            kinetic: control.kinetic,
+            network: control.network,
+            full_step: control.full_step,
+            heat: control.heat,
+        }))
+    }
+
+    fn frame(&mut self) -> Result<Frame> {
+        Ok(Frame {
+            sample: self.sample()?,
+            positions: self.state.positions()?,
+            velocities: self.state.velocities()?,
+            forces: self.state.forces()?,
+        })
+    }
+
+    fn state(&mut self) -> Result<backend::State> {
+        self.observe()?;
+        Ok(backend::State {
+            step: self.step(),
+            positions: self.state.positions()?,
+            velocities: self.state.velocities()?,
+            heat: self.control.heat,
+            kinetic: self.control.kinetic,
+            list_positions: self.state.list_positions()?,
+            list_rebuilds: self.control.rebuilds as u64,
+        })
+    }
+
+    fn restore(&mut self, state: &backend::State) -> Result<()> {
+        let atoms = self.atomic_numbers.len();
+        if state.positions.len() != atoms || state.velocities.len() != atoms {
+            return Err(Error::Run(format!(
+                "the state has {} atoms, but the system has {atoms}; it belongs to another run",
+                state.positions.len()
+            )));
+        }
+        self.control = Control {
+            heat: state.heat,
+            kinetic: state.kinetic,
+            step: state.step as i64,
+            rebuilds: state.list_rebuilds as i64 - 1,
+            ..Control::new()
+        };
+        self.state.set_velocities(&state.velocities)?;
+        if state.list_positions.len() == atoms {
+            // The list as it was, then the atoms where they are.
+            self.state.write_control(&self.control)?;
+            self.state.set_positions(&state.list_positions)?;
+            self.settle()?;
+        }
+        self.state.set_positions(&state.positions)?;
+        self.state.write_control(&self.control)?;
+        self.state.check_moved()?;
+        self.settle()
+    }
+}
+
+impl CudaBackend {
+    /// Brings the sums of the current state into the control block.
+    fn observe(&mut self) -> Result<()> {
+        self.control = self.state.observe()?;
+        if !self.bath {
+            self.control.kinetic = self.control.full_step;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! The kernels' sources and the constants that they are compiled with.
+
+use super::layout::{Control, DeviceSample, Parameters};
+
+/// In this order they are one program.
+const SOURCES: &[(&str, &str)] = &[
+    ("common.cuh", include_str!("../../../kernels/common.cuh")),
+    ("integrate.cu", include_str!("../../../kernels/integrate.cu")),
+    ("neighbors.cu", include_str!("../../../kernels/neighbors.cu")),
+    ("pairs.cu", include_str!("../../../kernels/pairs.cu")),
+    ("update.cuh", include_str!("../../../kernels/update.cuh")),
+    ("message.cu", include_str!("../../../kernels/message.cu")),
+    ("dense.cu", include_str!("../../../kernels/dense.cu")),
+    ("update.cu", include_str!("../../../kernels/update.cu")),
+    ("readout.cu", include_str!("../../../kernels/readout.cu")),
+];
+
+/// All kernels as one program. A message of the compiler names file and line as they are in `kernels/`.
+pub fn source() -> String {
+    let mut program = String::new();
+    for (name, text) in SOURCES {
+        program.push_str(&format!("#line 1 \"{name}\"\n"));
+        for line in text.lines() {
+            // Every file is there once, in the order in which they need each other.
+            let included = line.starts_with("#include \"") || line.starts_with("#pragma once");
+            program.push_str(if included { "" } else { line });
+            program.push('\n');
+        }
+    }
+    program
+}
+
+/// What the kernels are compiled for; kernels/common.cuh says what each means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switches {
+    /// F, a multiple of 32.
+    pub features: usize,
+    /// The architecture `student`, else `painn`.
+    pub student: bool,
+    /// The filter table in shared memory.
+    pub table_shared: bool,
+    /// Tiles for many atoms.
+    pub large: bool,
+    /// For so few atoms that only latency counts; never with `large`.
+    pub few: bool,
+    /// With a heat bath.
+    pub langevin: bool,
+    /// With conditional graph nodes.
+    pub conditional: bool,
+}
+
+impl Switches {
+    /// Rows and columns of a tile of a matrix product, and the threads that make it: as in kernels/dense.cu.
+    pub(super) fn tile(&self) -> (u32, u32, u32) {
+        match (self.large, self.few) {
+            (true, _) => (128, 64, 256),
+            (false, true) => (16, 32, 512),
+            (false, false) => (16, 32, 128),
+        }
+    }
+}
+
+/// The compiler's options for an architecture such as `sm_90`.
+pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
+    let mut options: Vec<String> =
+        vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into(), "--fmad=false".into()];
+    let defines = [
+        ("FEATURES", switches.features),
+        ("STUDENT", switches.student as usize),
+        ("TABLE_SHARED", switches.table_shared as usize),
+        ("LARGE", switches.large as usize),
+        ("FEW", switches.few as usize),
+        ("LANGEVIN", switches.langevin as usize),
+        ("CONDITIONAL", switches.conditional as usize),
+        ("CONTROL_BYTES", size_of::<Control>()),
+        ("SAMPLE_BYTES", size_of::<DeviceSample>()),
+        ("PARAMETER_BYTES", size_of::<Parameters>()),
+    ];
+    options.extend(defines.map(|(name, value)| format!("-D{name}={value}")));
+    options
+}

@@ -1,0 +1,121 @@
+//! What host and device both know: the same structures as in `kernels/common.cuh`, field by field.
+
+/// An address on the device.
+pub(super) type Pointer = u64;
+
+/// Why nothing more may happen on the device.
+pub(super) mod status {
+    pub const GOOD: i32 = 0;
+    pub const CAPACITY: i32 = 1;
+    pub const FAST: i32 = 2;
+    pub const OVERLAP: i32 = 3;
+    pub const POSITION: i32 = 4;
+}
+
+/// Where a run is.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Control {
+    pub heat: f64,
+    pub kinetic: f64,
+    pub network: f64,
+    pub full_step: f64,
+    pub origin: [f64; 3],
+    pub extent: [f64; 3],
+    pub step: i64,
+    pub target: i64,
+    pub rebuilds: i64,
+    pub needed: i64,
+    pub counts: [i32; 3],
+    pub reach: [i32; 3],
+    pub rebuild: i32,
+    pub status: i32,
+    pub atom: i32,
+    pub samples: i32,
+}
+
+impl Control {
+    /// At step 0 before the first list, which is to be made and not counted.
+    pub fn new() -> Self {
+        Control { rebuilds: -1, rebuild: 1, atom: i32::MAX, ..Control::default() }
+    }
+}
+
+/// One sample as the device takes it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DeviceSample {
+    pub step: i64,
+    pub rebuilds: i64,
+    pub kinetic: f64,
+    pub network: f64,
+    pub full_step: f64,
+    pub heat: f64,
+}
+
+/// Everything about a system that no layer decides; goes to every kernel by value.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Parameters {
+    pub control: Pointer,
+    pub samples: Pointer,
+    pub positions: Pointer,
+    pub velocities: Pointer,
+    pub forces: Pointer,
+    pub reference: Pointer,
+    pub masses: Pointer,
+    pub half_kick: Pointer,
+    pub partials: Pointer,
+    pub strain: Pointer,
+    pub images: Pointer,
+    pub bin_of: Pointer,
+    pub bin_start: Pointer,
+    pub bin_next: Pointer,
+    pub bin_atoms: Pointer,
+    pub rows: Pointer,
+    pub entries: Pointer,
+    pub reverse: Pointer,
+    pub pairs: Pointer,
+    pub inside: Pointer,
+    pub gradients: Pointer,
+    pub energies: Pointer,
+    pub cell: [f64; 9],
+    pub inverse: [f64; 9],
+    pub heights: [f64; 3],
+    pub cutoff: f64,
+    pub range: f64,
+    pub half_skin2: f64,
+    pub epsilon: f64,
+    pub spacing: f64,
+    pub energy_unit: f64,
+    pub half_step: f64,
+    pub fastest2: f64,
+    pub mass_velocity2: f64,
+    pub boltzmann: f64,
+    pub c1: f64,
+    pub c2: f64,
+    pub temperature: f64,
+    pub final_temperature: f64,
+    pub total_mass: f64,
+    pub ramp_steps: i64,
+    pub log_interval: i64,
+    pub capacity: i64,
+    pub seed: [u32; 2],
+    pub atoms: i32,
+    pub bins: i32,
+    pub intervals: i32,
+    pub samples_capacity: i32,
+    pub periodic: [i32; 3],
+    pub remove_centre_of_mass: i32,
+}
+
+/// The student's mixing matrix T, row-major; zeros where there is none.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Mixing {
+    pub t: [f32; 9],
+}
+
+/// Bytes of a pair inside the cutoff, and of an entry of the list.
+pub(super) const PAIR_BYTES: usize = 32;
+pub(super) const ENTRY_BYTES: usize = 16;

@@ -1,0 +1,426 @@
+//! A system on the device: its state, its list, and the kernels that a step consists of.
+
+use super::device::Device;
+use super::graph::Handle;
+use super::kernels::Switches;
+use super::launch::{Kernel, Sink, launch};
+use super::layout::{Control, DeviceSample, ENTRY_BYTES, PAIR_BYTES, Parameters, status};
+use super::memory::Buffer;
+use super::network::Network;
+use super::program::Program;
+use super::weights::SLICE;
+use crate::error::{Error, Result};
+use crate::integrate::Integrator;
+use crate::model::Model;
+use crate::system::Cell;
+use crate::units;
+use nalgebra::Vector3;
+use std::sync::Arc;
+
+/// Samples that the device can keep until the host looks: no launch takes more steps.
+pub(super) const SAMPLES: usize = 1000;
+/// Threads of a block that works on atoms, and most blocks: the sums of blocks are added by one block.
+const ATOM_THREADS: u32 = 128;
+const ATOM_BLOCKS: u32 = 128;
+/// Å that no atom moves in one step of a simulation that is worth anything.
+pub(super) const LARGEST_MOVE: f64 = 1.0;
+
+/// Memory whose size depends on the number of pairs.
+struct PairMemory {
+    entries: Buffer<u8>,
+    reverse: Buffer<u32>,
+    pairs: Buffer<u8>,
+    gradients: Buffer<f32>,
+}
+
+/// The kernels beside the network's.
+struct Kernels {
+    moved: Kernel,
+    begin_step: Kernel,
+    bath: Option<Kernel>,
+    decide: Kernel,
+    rebuild: Vec<Kernel>,
+    find_pairs: Kernel,
+    collect_forces: Kernel,
+    collect_strain: Kernel,
+    finish_step: Kernel,
+    end_step: Kernel,
+    observe: Kernel,
+}
+
+/// See the module.
+pub(super) struct State {
+    pub device: Arc<Device>,
+    pub parameters: Parameters,
+    network: Network,
+    kernels: Kernels,
+    slices: usize,
+    control: Buffer<Control>,
+    samples: Buffer<DeviceSample>,
+    positions: Buffer<f64>,
+    velocities: Buffer<f64>,
+    forces: Buffer<f64>,
+    reference: Buffer<f64>,
+    strain: Buffer<f64>,
+    energies: Buffer<f32>,
+    pair_memory: PairMemory,
+    /// Held for as long as the parameters point to them.
+    _others: (Vec<Buffer<f64>>, Vec<Buffer<i32>>),
+    /// Dropped after everything that uses its kernels.
+    _program: Program,
+}
+
+/// How a system moves.
+pub(super) struct Motion<'a> {
+    pub masses: &'a [f64],
+    pub integrator: &'a Integrator,
+    pub log_interval: u64,
+}
+
+impl State {
+    /// Prepares a model for these atoms in a cell; `skin` in Å. Without motion only energies and forces can be asked for.
+    pub fn new(
+        device: &Arc<Device>,
+        model: &Model,
+        atomic_numbers: &[u8],
+        cell: &Cell,
+        skin: f64,
+        motion: Option<Motion>,
+    ) -> Result<Self> {
+        model.check_elements(atomic_numbers)?;
+        super::check_model(model)?;
+        let atoms = atomic_numbers.len();
+        if atoms > i32::MAX as usize / 1024 {
+            return Err(Error::Structure(format!(
+                "the GPU backend holds at most 2097151 atoms; the system has {atoms}"
+            )));
+        }
+        let thermostat = motion.as_ref().and_then(|motion| motion.integrator.thermostat().copied());
+        let thermostat = thermostat.filter(|bath| bath.friction > 0.0);
+        let switches = Network::switches(device, model, atoms, thermostat.is_some());
+        let mut program = Program::load(device, &switches)?;
+        let network = Network::new(device, &mut program, &switches, model, atomic_numbers)?;
+        let kernels = Kernels::new(&mut program, &switches, atoms)?;
+
+        let wide = |len: usize| Buffer::<f64>::zeros(device, len);
+        let whole = |len: usize| Buffer::<i32>::zeros(device, len);
+        let bins = 4 * atoms + 64;
+        let timestep = motion.as_ref().map_or(1.0, |motion| motion.integrator.timestep());
+        let masses = motion.as_ref().map_or(vec![1.0; atoms], |motion| motion.masses.to_vec());
+        let half_kick: Vec<f64> = masses.iter().map(|m| 0.5 * timestep * units::FORCE_PER_MASS / m).collect();
+        let floats =
+            vec![Buffer::from(device, &masses)?, Buffer::from(device, &half_kick)?, wide(5 * ATOM_BLOCKS as usize)?];
+        let integers = vec![
+            whole(3 * atoms)?,
+            whole(atoms)?,
+            whole(bins + 1)?,
+            whole(bins)?,
+            whole(atoms)?,
+            whole(atoms + 1)?,
+            whole(atoms)?,
+        ];
+        let slices = switches.features / SLICE;
+        let pair_memory = PairMemory::new(device, 32 * atoms, slices)?;
+        let [positions, velocities, forces, reference] =
+            [wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?];
+        let strain = wide(9 * atoms)?;
+        let energies = Buffer::zeros(device, atoms)?;
+        let control = Buffer::from(device, &[Control::new()])?;
+        let samples = Buffer::zeros(device, SAMPLES)?;
+        let grid = model.filter_table().grid();
+        let mut parameters = Parameters {
+            control: control.pointer(),
+            samples: samples.pointer(),
+            positions: positions.pointer(),
+            velocities: velocities.pointer(),
+            forces: forces.pointer(),
+            reference: reference.pointer(),
+            masses: floats[0].pointer(),
+            half_kick: floats[1].pointer(),
+            partials: floats[2].pointer(),
+            strain: strain.pointer(),
+            images: integers[0].pointer(),
+            bin_of: integers[1].pointer(),
+            bin_start: integers[2].pointer(),
+            bin_next: integers[3].pointer(),
+            bin_atoms: integers[4].pointer(),
+            rows: integers[5].pointer(),
+            inside: integers[6].pointer(),
+            energies: energies.pointer(),
+            cutoff: model.cutoff(),
+            range: model.cutoff() + skin,
+            half_skin2: (0.5 * skin).powi(2),
+            epsilon: model.direction_epsilon,
+            spacing: grid.spacing,
+            energy_unit: model.energy_unit,
+            half_step: 0.5 * timestep,
+            fastest2: (LARGEST_MOVE / timestep).powi(2),
+            mass_velocity2: units::MASS_VELOCITY2,
+            boltzmann: units::BOLTZMANN,
+            total_mass: masses.iter().sum(),
+            log_interval: motion.as_ref().map_or(1, |motion| motion.log_interval.max(1) as i64),
+            atoms: atoms as i32,
+            bins: bins as i32,
+            intervals: grid.intervals as i32,
+            samples_capacity: SAMPLES as i32,
+            ..Parameters::default()
+        };
+        if let Some(bath) = thermostat {
+            parameters.c1 = (-bath.friction * timestep).exp();
+            parameters.c2 = (1.0 - parameters.c1 * parameters.c1).sqrt();
+            parameters.temperature = bath.temperature;
+            parameters.final_temperature = bath.final_temperature;
+            parameters.ramp_steps = i64::try_from(bath.ramp_steps).unwrap_or(i64::MAX);
+            parameters.seed = [bath.seed as u32, (bath.seed >> 32) as u32];
+            parameters.remove_centre_of_mass = bath.remove_centre_of_mass as i32;
+        }
+        let mut state = State {
+            device: device.clone(),
+            parameters,
+            network,
+            kernels,
+            slices,
+            control,
+            samples,
+            positions,
+            velocities,
+            forces,
+            reference,
+            strain,
+            energies,
+            pair_memory,
+            _others: (floats, integers),
+            _program: program,
+        };
+        state.set_cell(cell);
+        state.point_to_pairs();
+        state.network.prepare(&mut &**device, &state.parameters)?;
+        Ok(state)
+    }
+
+    /// Changes the cell; the list must be made anew afterwards.
+    pub fn set_cell(&mut self, cell: &Cell) {
+        let inverse = cell.vectors().try_inverse().expect("a cell has a volume");
+        let p = &mut self.parameters;
+        for row in 0..3 {
+            for column in 0..3 {
+                p.cell[3 * row + column] = cell.vectors()[(row, column)];
+                p.inverse[3 * row + column] = inverse[(row, column)];
+            }
+        }
+        p.heights = cell.heights();
+        p.periodic = cell.periodic().map(i32::from);
+    }
+
+    fn point_to_pairs(&mut self) {
+        let memory = &self.pair_memory;
+        self.parameters.entries = memory.entries.pointer();
+        self.parameters.reverse = memory.reverse.pointer();
+        self.parameters.pairs = memory.pairs.pointer();
+        self.parameters.gradients = memory.gradients.pointer();
+        self.parameters.capacity = memory.reverse.len() as i64;
+    }
+
+    /// Makes room for a list that did not fit, and some more.
+    pub fn grow(&mut self, needed: i64) -> Result<()> {
+        // Two lists are never there at once.
+        self.pair_memory = PairMemory::new(&self.device, 0, self.slices)?;
+        let room = needed as usize + needed as usize / 5 + 1024;
+        if room > i32::MAX as usize {
+            return Err(Error::Run(format!(
+                "the system has {needed} neighbour pairs, more than the GPU backend can hold; use a smaller skin or system"
+            )));
+        }
+        self.pair_memory = PairMemory::new(&self.device, room, self.slices)?;
+        self.point_to_pairs();
+        Ok(())
+    }
+
+    pub fn read_control(&self) -> Result<Control> {
+        Ok(self.control.download()?[0])
+    }
+
+    pub fn write_control(&self, control: &Control) -> Result<()> {
+        self.control.upload(std::slice::from_ref(control))
+    }
+
+    pub fn read_samples(&self, count: usize) -> Result<Vec<DeviceSample>> {
+        self.samples.download_first(count)
+    }
+
+    pub fn set_positions(&self, positions: &[Vector3<f64>]) -> Result<()> {
+        self.positions.upload(&flat(positions))
+    }
+
+    pub fn set_velocities(&self, velocities: &[Vector3<f64>]) -> Result<()> {
+        self.velocities.upload(&flat(velocities))
+    }
+
+    pub fn positions(&self) -> Result<Vec<Vector3<f64>>> {
+        self.positions.download().map(|x| vectors(&x))
+    }
+
+    pub fn velocities(&self) -> Result<Vec<Vector3<f64>>> {
+        self.velocities.download().map(|x| vectors(&x))
+    }
+
+    pub fn forces(&self) -> Result<Vec<Vector3<f64>>> {
+        self.forces.download().map(|x| vectors(&x))
+    }
+
+    /// Positions of the last build of the list.
+    pub fn list_positions(&self) -> Result<Vec<Vector3<f64>>> {
+        self.reference.download().map(|x| vectors(&x))
+    }
+
+    /// Energies of atoms in the network's unit, without offsets.
+    pub fn energies(&self) -> Result<Vec<f32>> {
+        self.energies.download()
+    }
+
+    /// Σ r ⊗ ∂E/∂r of the last evaluation by atoms, nine numbers each, eV.
+    pub fn strain(&self) -> Result<Vec<f64>> {
+        let mut sink = &*self.device;
+        launch!(sink, self.kernels.collect_strain, self.parameters)?;
+        self.strain.download()
+    }
+
+    /// Raises the rebuild flag when the list does not hold for the positions.
+    pub fn check_moved(&self) -> Result<()> {
+        let mut sink = &*self.device;
+        launch!(sink, self.kernels.moved, self.parameters)
+    }
+
+    /// Makes the list where it is due, then energies, forces and sums, with as much room as it takes. The control block
+    /// afterwards is returned: its status is good.
+    pub fn settle(&mut self) -> Result<Control> {
+        loop {
+            let mut sink = &*self.device;
+            self.record_rebuild(&mut sink)?;
+            self.record_forces(&mut sink)?;
+            launch!(sink, self.kernels.observe, self.parameters)?;
+            let control = self.read_control()?;
+            if control.status != status::CAPACITY {
+                return self.good(control);
+            }
+            self.make_room(control)?;
+        }
+    }
+
+    /// Sums over all atoms, in the control block.
+    pub fn observe(&self) -> Result<Control> {
+        let mut sink = &*self.device;
+        launch!(sink, self.kernels.observe, self.parameters)?;
+        self.read_control()
+    }
+
+    /// Makes room, and lets the device go on.
+    pub fn make_room(&mut self, mut control: Control) -> Result<()> {
+        self.grow(control.needed)?;
+        control.status = status::GOOD;
+        self.write_control(&control)
+    }
+
+    /// The control block when nothing is wrong that the positions are to blame for.
+    fn good(&self, control: Control) -> Result<Control> {
+        let atom = control.atom as i64 + 1;
+        match control.status {
+            status::OVERLAP => Err(Error::Run(format!(
+                "atom {atom} and a neighbour are at the same place or no longer have a position"
+            ))),
+            status::POSITION => Err(Error::Run(format!("the position of atom {atom} is no longer a finite number"))),
+            _ => Ok(control),
+        }
+    }
+
+    /// As [`good`](Self::good), at a step that failed.
+    pub fn blame(&self, control: Control, step: i64) -> Result<()> {
+        self.good(control).map(drop).map_err(|error| Error::Run(format!("step {step}: {error}")))
+    }
+
+    /// The first part of a step: the atoms move, and the flag is raised when the list no longer holds.
+    pub fn record_move(&self, sink: &mut impl Sink) -> Result<()> {
+        launch!(sink, self.kernels.begin_step, self.parameters)?;
+        match &self.kernels.bath {
+            Some(bath) => launch!(sink, *bath, self.parameters),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells a graph whether the list is to be made.
+    pub fn record_decision(&self, sink: &mut impl Sink, rebuild: Handle) -> Result<()> {
+        launch!(sink, self.kernels.decide, self.parameters, rebuild)
+    }
+
+    /// The list; nothing happens unless the flag is up.
+    pub fn record_rebuild(&self, sink: &mut impl Sink) -> Result<()> {
+        self.kernels.rebuild.iter().try_for_each(|kernel| launch!(sink, *kernel, self.parameters))
+    }
+
+    /// Energies and forces.
+    pub fn record_forces(&self, sink: &mut impl Sink) -> Result<()> {
+        launch!(sink, self.kernels.find_pairs, self.parameters)?;
+        self.network.record(sink, &self.parameters)?;
+        launch!(sink, self.kernels.collect_forces, self.parameters)
+    }
+
+    /// The end of a step; `again` is 0 outside a graph.
+    pub fn record_end(&self, sink: &mut impl Sink, again: Handle) -> Result<()> {
+        let blocks = self.kernels.begin_step.grid.0 as i32;
+        launch!(sink, self.kernels.finish_step, self.parameters)?;
+        launch!(sink, self.kernels.end_step, self.parameters, blocks, again)
+    }
+}
+
+impl PairMemory {
+    fn new(device: &Arc<Device>, capacity: usize, slices: usize) -> Result<Self> {
+        Ok(PairMemory {
+            entries: Buffer::zeros(device, ENTRY_BYTES * capacity)?,
+            reverse: Buffer::zeros(device, capacity)?,
+            pairs: Buffer::zeros(device, PAIR_BYTES * capacity)?,
+            gradients: Buffer::zeros(device, 4 * slices * capacity)?,
+        })
+    }
+}
+
+impl Kernels {
+    fn new(program: &mut Program, switches: &Switches, atoms: usize) -> Result<Self> {
+        let atoms = atoms as u32;
+        let mut kernel = |name, grid: u32, threads| {
+            Ok::<_, Error>(Kernel { name, function: program.function(name, 0)?, grid: (grid, 1), threads, shared: 0 })
+        };
+        let strided = atoms.div_ceil(ATOM_THREADS).min(ATOM_BLOCKS);
+        let (each, warps) = (atoms.div_ceil(256), atoms.div_ceil(4));
+        Ok(Kernels {
+            moved: kernel("moved", strided, ATOM_THREADS)?,
+            begin_step: kernel("begin_step", strided, ATOM_THREADS)?,
+            bath: switches.langevin.then(|| kernel("bath", strided, ATOM_THREADS)).transpose()?,
+            decide: kernel("decide", 1, 1)?,
+            rebuild: vec![
+                kernel("bin_grid", 1, 1024)?,
+                kernel("bin_count", each, 256)?,
+                kernel("bin_scan", 1, 1024)?,
+                kernel("bin_fill", each, 256)?,
+                kernel("row_count", warps, 128)?,
+                kernel("row_scan", 1, 1024)?,
+                kernel("row_fill", warps, 128)?,
+                kernel("row_sort", warps, 128)?,
+                kernel("row_reverse", warps, 128)?,
+            ],
+            find_pairs: kernel("find_pairs", warps, 128)?,
+            collect_forces: kernel("collect_forces", warps, 128)?,
+            collect_strain: kernel("collect_strain", warps, 128)?,
+            finish_step: kernel("finish_step", strided, ATOM_THREADS)?,
+            end_step: kernel("end_step", 1, 1024)?,
+            observe: kernel("observe", 1, 1024)?,
+        })
+    }
+}
+
+fn flat(vectors: &[Vector3<f64>]) -> Vec<f64> {
+    vectors.iter().flat_map(|v| [v.x, v.y, v.z]).collect()
+}
+
+fn vectors(flat: &[f64]) -> Vec<Vector3<f64>> {
+    flat.chunks_exact(3).map(|v| Vector3::new(v[0], v[1], v[2])).collect()
+}

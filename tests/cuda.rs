@@ -1,0 +1,318 @@
+//! The GPU backend against the CPU in float64, and against itself: launched in other ways, stopped, restored.
+
+mod common;
+
+use common::cuda::device;
+use common::models::{ModelFile, SMALL, Sizes, random_system};
+use nalgebra::Vector3;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use verlet::backend::cpu::{CpuBackend, Filters, NetworkPotential, Potential};
+use verlet::backend::cuda::{CudaBackend, CudaPotential, Device, Path, check_model};
+use verlet::backend::{Backend, Evaluation};
+use verlet::integrate::{Integrator, Thermostat};
+use verlet::model::Model;
+use verlet::output::Sample;
+use verlet::system::{Cell, System, velocities};
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+const ARCHITECTURES: [&str; 2] = ["painn", "student"];
+
+fn cell(lengths: [f64; 3], angles: [f64; 3], periodic: [bool; 3]) -> Cell {
+    Cell::from_parameters(lengths, angles, periodic).unwrap()
+}
+
+/// A molecule, all eight ways to repeat a triclinic cell, a cell much smaller than the cutoff.
+fn systems() -> Vec<System> {
+    let mut systems = vec![
+        random_system(9, Cell::open(), 1),
+        random_system(37, cell([9.0, 10.0, 11.0], [80.0, 105.0, 65.0], [true; 3]), 3),
+        random_system(4, cell([3.1, 3.6, 4.2], [70.0, 85.0, 100.0], [true; 3]), 4),
+    ];
+    for directions in 0..8 {
+        let periodic = [0, 1, 2].map(|k| directions >> k & 1 == 1);
+        systems.push(random_system(11, cell([6.0, 7.0, 9.0], [75.0, 95.0, 110.0], periodic), 5 + directions));
+    }
+    systems
+}
+
+fn largest(a: &[Vector3<f64>], b: &[Vector3<f64>]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).amax()).fold(0.0, f64::max)
+}
+
+fn evaluate(potential: &mut dyn Potential, system: &System) -> Evaluation {
+    let mut out = Evaluation::default();
+    potential.evaluate(&system.positions, &system.cell, &mut out).unwrap();
+    out
+}
+
+fn compare(device: &Arc<Device>, model: &Model, system: &System, what: &str) {
+    let numbers = &system.atomic_numbers;
+    let ours = evaluate(&mut CudaPotential::new(device, model, numbers, 0.3).unwrap(), system);
+    let exact = evaluate(&mut NetworkPotential::<f64>::new(model, numbers, 0.3, Filters::Direct).unwrap(), system);
+    let n = system.len() as f64;
+    let scale = 1.0 + exact.forces.iter().map(|f| f.amax()).fold(0.0, f64::max);
+    // Random networks have energies of any size: bounds are relative to the largest.
+    let depth = 1.0 + exact.atom_energies.iter().fold(0.0f64, |a, e| a.max(e.abs()));
+    assert!((ours.energy - exact.energy).abs() < 2e-6 * n * depth, "{what}: {} {}", ours.energy, exact.energy);
+    let parts = ours.atom_energies.iter().zip(&exact.atom_energies).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(parts < 1e-5 * depth, "{what}: an atom's energy is off by {parts:.1e}");
+    let force = largest(&ours.forces, &exact.forces);
+    assert!(force < 2e-5 * scale, "{what}: a force is off by {force:.1e} of {scale}");
+    let strain = (ours.strain_derivative - exact.strain_derivative).amax();
+    assert!(strain < 2e-5 * scale * n, "{what}: the strain derivative is off by {strain:.1e}");
+    let sum: Vector3<f64> = ours.forces.iter().sum();
+    assert!(sum.norm() < 1e-12 * n * scale, "{what}: forces do not cancel: {:.1e}", sum.norm());
+}
+
+#[test]
+fn energies_forces_and_strain_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    for architecture in ARCHITECTURES {
+        let model = ModelFile::random(architecture, SMALL, 11).load().unwrap();
+        for (n, system) in systems().iter().enumerate() {
+            compare(&device, &model, system, &format!("{architecture}, system {n}"));
+        }
+    }
+}
+
+#[test]
+fn networks_of_all_sizes_work_and_others_are_refused_by_name() {
+    let Some(device) = device() else { return };
+    let system = random_system(13, cell([8.0, 7.0, 9.0], [90.0, 80.0, 100.0], [true, false, true]), 6);
+    for architecture in ARCHITECTURES {
+        for (features, layers) in [(2, 1), (33, 2), (64, 1), (96, 6), (256, 3)] {
+            let mut file = ModelFile::random(architecture, Sizes { features, layers, radial: 5 }, 5);
+            // Many random layers would multiply energies beyond all numbers.
+            for (name, (_, values)) in file.tensors.iter_mut().filter(|_| layers > 3) {
+                let basis = name.contains("radial_basis") || name.contains("rbf.");
+                values.iter_mut().for_each(|x| *x *= if basis { 1.0 } else { 0.5 });
+            }
+            let model = file.load().unwrap();
+            compare(&device, &model, &system, &format!("{architecture} {features} {layers}"));
+        }
+        for (features, layers, what) in [(258, 1, "258 features, more than 256"), (4, 7, "7 layers, more than 6")] {
+            let model = ModelFile::random(architecture, Sizes { features, layers, radial: 5 }, 5).load().unwrap();
+            let error = check_model(&model).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+}
+
+/// Enough atoms for the kernels' other shapes: large tiles, tables in shared memory, walks over atoms, bins.
+#[test]
+fn many_atoms_are_no_other_case() {
+    let Some(device) = device() else { return };
+    let sizes = Sizes { features: 32, layers: 2, radial: 5 };
+    let model = ModelFile::random("painn", sizes, 8).load().unwrap();
+    let one = random_system(67, cell([9.0, 10.0, 11.0], [85.0, 95.0, 80.0], [true; 3]), 3);
+    for copies in [[3, 3, 1], [4, 3, 3], [4, 4, 4]] {
+        let many = one.replicated(copies).unwrap();
+        compare(&device, &model, &many, &format!("{} atoms", many.len()));
+    }
+}
+
+#[test]
+fn lone_atoms_have_an_energy_and_no_force() {
+    let Some(device) = device() else { return };
+    for architecture in ARCHITECTURES {
+        let model = ModelFile::random(architecture, SMALL, 11).load().unwrap();
+        for positions in [vec![Vector3::new(3.0, 2.0, 1.0)], vec![Vector3::zeros(), Vector3::new(100.0, 0.0, 0.0)]] {
+            let numbers = vec![8; positions.len()];
+            let lone = System::new(numbers, positions, Cell::open()).unwrap();
+            compare(&device, &model, &lone, architecture);
+        }
+    }
+}
+
+#[test]
+fn positions_that_make_no_sense_are_an_error_and_the_next_ones_are_not() {
+    let Some(device) = device() else { return };
+    let model = ModelFile::random("painn", SMALL, 11).load().unwrap();
+    let good = random_system(9, Cell::open(), 1);
+    let mut potential = CudaPotential::new(&device, &model, &good.atomic_numbers, 0.3).unwrap();
+    let before = evaluate(&mut potential, &good);
+    for (atom, x, words) in
+        [(4, f64::NAN, "the position of atom 5 is no longer a finite number"), (0, 0.0, "same place")]
+    {
+        let mut bad = good.clone();
+        bad.positions[atom] = if x.is_nan() { Vector3::new(0.0, x, 0.0) } else { bad.positions[3] };
+        let error = potential.evaluate(&bad.positions, &bad.cell, &mut Evaluation::default()).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(evaluate(&mut potential, &good).forces, before.forces);
+    }
+}
+
+fn bath(friction: f64, remove: bool) -> Thermostat {
+    Thermostat {
+        friction,
+        temperature: 200.0,
+        final_temperature: 600.0,
+        ramp_steps: 40,
+        seed: 3,
+        remove_centre_of_mass: remove,
+    }
+}
+
+/// Hot atoms and a thin skin: the list is made often.
+fn start(device: &Arc<Device>, thermostat: Option<Thermostat>, periodic: bool, path: Option<Path>) -> CudaBackend {
+    let model = ModelFile::random("painn", SMALL, 3).load().unwrap();
+    let cell = if periodic { cell([6.0, 7.0, 8.0], [90.0, 75.0, 100.0], [true; 3]) } else { Cell::open() };
+    let mut system = random_system(11, cell, 9);
+    system.velocities = Some(velocities::maxwell_boltzmann(&system, 200.0, 1, true));
+    let integrator = Integrator::new(0.3, &system.masses, thermostat);
+    CudaBackend::new(device, &model, &system, 0.1, &integrator, 1, 30, path).unwrap()
+}
+
+fn advance(backend: &mut dyn Backend, steps: u64) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    backend.advance(steps, &GO, &mut samples).unwrap();
+    samples
+}
+
+#[test]
+fn graphs_and_plain_launches_give_the_same_bits() {
+    let Some(device) = device() else { return };
+    for (thermostat, periodic) in
+        [(None, false), (None, true), (Some(bath(0.02, true)), true), (Some(bath(0.02, false)), false)]
+    {
+        let run = |path| {
+            let mut backend = start(&device, thermostat, periodic, Some(path));
+            let samples = advance(&mut backend, 60);
+            (backend.path(), samples, backend.state().unwrap(), backend.frame().unwrap().forces)
+        };
+        let (_, samples, state, forces) = run(Path::Plain);
+        assert_eq!(samples.len(), 60);
+        assert!(state.list_rebuilds > 3, "the test must see the list made: {}", state.list_rebuilds);
+        for path in [Path::Plain, Path::Steps, Path::Loop] {
+            let again = run(path);
+            assert_eq!(again.0, path);
+            assert_eq!((&again.1, &again.2, &again.3), (&samples, &state, &forces), "{path:?}");
+        }
+    }
+}
+
+#[test]
+fn when_the_host_looks_changes_no_bit() {
+    let Some(device) = device() else { return };
+    let mut whole = start(&device, Some(bath(0.01, true)), true, None);
+    let reference = advance(&mut whole, 50);
+    let mut parts = start(&device, Some(bath(0.01, true)), true, None);
+    let mut samples = Vec::new();
+    for steps in [1, 2, 7, 19, 21] {
+        samples.extend(advance(&mut parts, steps));
+        parts.frame().unwrap();
+        assert_eq!(parts.sample().unwrap(), *samples.last().unwrap());
+    }
+    assert_eq!(samples, reference);
+    assert_eq!(parts.state().unwrap(), whole.state().unwrap());
+}
+
+#[test]
+fn a_restored_state_goes_on_bit_for_bit() {
+    let Some(device) = device() else { return };
+    for thermostat in [None, Some(bath(0.02, true))] {
+        let mut whole = start(&device, thermostat, true, None);
+        let reference = advance(&mut whole, 60);
+        assert!(reference.last().unwrap().list_rebuilds > 3);
+        for split in (0..60).step_by(17) {
+            let mut first = start(&device, thermostat, true, None);
+            advance(&mut first, split);
+            let state = first.state().unwrap();
+            let mut second = start(&device, thermostat, true, None);
+            advance(&mut second, 5);
+            second.restore(&state).unwrap();
+            assert_eq!(second.state().unwrap(), state);
+            assert_eq!(advance(&mut second, 60 - split), reference[split as usize..], "split at {split}");
+            assert_eq!(second.state().unwrap(), whole.state().unwrap());
+        }
+    }
+}
+
+/// Our own model, ethanol, 300 K.
+fn ethanol() -> (Model, System) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = Model::load(root.join("inputs/models/ethanol-water-v1.safetensors")).unwrap();
+    let mut system = verlet::system::structure::read_structure(root.join("inputs/structures/ethanol.xyz"), 0).unwrap();
+    system.velocities = Some(velocities::maxwell_boltzmann(&system, 300.0, 4, true));
+    (model, system)
+}
+
+#[test]
+fn a_trajectory_stays_close_to_that_of_the_cpu_and_may_change_over() {
+    let Some(device) = device() else { return };
+    let (model, system) = ethanol();
+    for thermostat in [None, Some(bath(0.002, true))] {
+        let integrator = Integrator::new(0.5, &system.masses, thermostat);
+        let potential = NetworkPotential::<f64>::new(&model, &system.atomic_numbers, 1.0, Filters::Direct).unwrap();
+        let mut exact = CpuBackend::new(potential, system.clone(), integrator.clone(), 1, 24, "CPU".into()).unwrap();
+        let mut ours = CudaBackend::new(&device, &model, &system, 1.0, &integrator, 1, 24, None).unwrap();
+        let theirs = advance(&mut exact, 100);
+        let samples = advance(&mut ours, 100);
+        let distance = largest(&ours.frame().unwrap().positions, &exact.frame().unwrap().positions);
+        assert!(distance < 1e-3, "{distance}");
+        for (a, b) in samples.iter().zip(&theirs) {
+            assert!((a.conserved - b.conserved).abs() < 2e-5 * 9.0, "{a:?} {b:?}");
+            assert!((a.temperature - b.temperature).abs() < 1.0, "{a:?} {b:?}");
+        }
+        // From one to the other and back.
+        exact.restore(&ours.state().unwrap()).unwrap();
+        ours.restore(&exact.state().unwrap()).unwrap();
+        advance(&mut exact, 50);
+        advance(&mut ours, 50);
+        let distance = largest(&ours.frame().unwrap().positions, &exact.frame().unwrap().positions);
+        assert!(distance < 1e-3, "{distance}");
+    }
+}
+
+/// Atoms that rush together need more room than the first list: it grows in the middle of a run.
+#[test]
+fn a_list_that_grows_loses_no_pair() {
+    let Some(device) = device() else { return };
+    let model = ModelFile::random("painn", SMALL, 3).load().unwrap();
+    // 60 heavy atoms on a line fly towards the first: 1 Å from one to the next becomes 0.2 Å.
+    let positions = (0..60).map(|n| Vector3::new(n as f64, 0.0, 0.0)).collect::<Vec<_>>();
+    let mut system = System::new(vec![8; 60], positions, Cell::open()).unwrap();
+    system.masses.fill(1e9);
+    system.velocities = Some((0..60).map(|n| Vector3::new(-0.0294 * n as f64 / 2.0, 0.0, 0.0)).collect());
+    let integrator = Integrator::new(1.0, &system.masses, None);
+    let run = |path| {
+        let mut backend = CudaBackend::new(&device, &model, &system, 0.4, &integrator, 1, 177, Some(path)).unwrap();
+        let samples = advance(&mut backend, 54);
+        (samples, backend.state().unwrap(), backend.evaluation().unwrap())
+    };
+    let (samples, state, end) = run(Path::Loop);
+    assert!(samples.last().unwrap().list_rebuilds > 20);
+    let mut packed = system.clone();
+    packed.positions = state.positions.clone();
+    let mut potential = NetworkPotential::<f32>::new(&model, &system.atomic_numbers, 0.4, Filters::Table).unwrap();
+    let exact = evaluate(&mut potential, &packed);
+    assert!(potential.pairs() > 60 * 32, "the test must need more room than at first: {}", potential.pairs());
+    let scale = 1.0 + exact.forces.iter().map(|f| f.amax()).fold(0.0, f64::max);
+    assert!(largest(&end.forces, &exact.forces) < 1e-4 * scale);
+    assert_eq!(run(Path::Plain).1, state);
+    assert_eq!(run(Path::Steps).0, samples);
+}
+
+#[test]
+fn an_explosion_is_reported_with_step_and_atom() {
+    let Some(device) = device() else { return };
+    let (model, mut system) = ethanol();
+    system.velocities.as_mut().unwrap()[3] = Vector3::new(2.1, 0.0, 0.0);
+    let integrator = Integrator::new(0.5, &system.masses, None);
+    let mut backend = CudaBackend::new(&device, &model, &system, 1.0, &integrator, 1, 24, None).unwrap();
+    let mut samples = Vec::new();
+    let error = backend.advance(1000, &GO, &mut samples).unwrap_err().to_string();
+    assert!(error.starts_with("the simulation exploded at step 1: the energy is "), "{error}");
+    assert!(error.contains("atom 4 (H) would move 1.") && samples.is_empty(), "{error}");
+}
+
+#[test]
+fn a_raised_flag_stops_the_run() {
+    let Some(device) = device() else { return };
+    let mut backend = start(&device, None, false, None);
+    let mut samples = Vec::new();
+    backend.advance(10, &AtomicBool::new(true), &mut samples).unwrap();
+    assert_eq!((backend.step(), samples.len()), (0, 0));
+}

@@ -1,0 +1,230 @@
+// CUDA's language on a CPU, as far as the kernels use it: a block's threads are fibers that take turns, so barriers and
+// exchanges inside a warp mean what they mean on a GPU. Compiled with the kernels into a library; driver.cpp loads it.
+#pragma once
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <sys/mman.h>
+#include <utility>
+
+#define __global__
+#define __device__
+#define __shared__ static
+#define __align__(n) __attribute__((aligned(n)))
+#define __launch_bounds__(...)
+#define DYNAMIC_SHARED(type, name) type* name = (type*)emulator::dynamic_shared
+
+struct float4 { float x, y, z, w; } __attribute__((aligned(16)));
+struct int4 { int x, y, z, w; } __attribute__((aligned(16)));
+struct uint4 { unsigned x, y, z, w; } __attribute__((aligned(16)));
+struct double3 { double x, y, z; };
+struct uint3 { unsigned x, y, z; };
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline double3 make_double3(double x, double y, double z) { return {x, y, z}; }
+inline int max(int a, int b) { return a > b ? a : b; }
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+template <class T> T atomicAdd(T* at, T x) { T old = *at; *at = old + x; return old; }
+template <class T> T atomicMax(T* at, T x) { T old = *at; if (x > old) *at = x; return old; }
+template <class T> T atomicMin(T* at, T x) { T old = *at; if (x < old) *at = x; return old; }
+
+inline thread_local uint3 threadIdx, blockIdx, blockDim, gridDim;
+
+// A graph's condition is a number in the driver's memory, its handle the address.
+extern "C" inline void cudaGraphSetConditional(unsigned long long handle, unsigned value) { *(unsigned*)handle = value; }
+
+namespace emulator {
+enum Waiting { NOTHING, BLOCK, WARP, DONE };
+struct Warp {
+    unsigned long long values[2][32];
+    int arrived[2];
+};
+struct Fiber {
+    void* stack_pointer;
+    Waiting waiting;
+    int turn; // which of its warp's two exchanges comes next
+};
+const int THREADS = 1024, STACK = 64 * 1024;
+inline thread_local Fiber fibers[THREADS];
+inline thread_local Warp warps[THREADS / 32];
+inline thread_local void* scheduler;
+inline thread_local int current, at_barrier, running;
+inline thread_local void (*body)(void**);
+inline thread_local void** arguments;
+inline thread_local char* stacks;
+inline __attribute__((aligned(16))) char dynamic_shared[232 * 1024];
+
+// Keeps the registers that a function must keep, and goes on where the other stack left off.
+extern "C" void emulator_switch(void** from, void* to);
+asm(R"(
+.text
+.weak emulator_switch
+.type emulator_switch, @function
+emulator_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+
+inline void yield() { emulator_switch(&fibers[current].stack_pointer, scheduler); }
+
+__attribute__((noinline)) inline void thread_main()
+{
+    body(arguments);
+    fibers[current].waiting = DONE;
+    yield();
+    abort();
+}
+
+inline void stop(const char* why)
+{
+    fprintf(stderr, "emulator: %s, block %u, thread %d\n", why, blockIdx.x, current);
+    abort();
+}
+
+inline void run_block(int threads)
+{
+    if (!stacks) {
+        stacks = (char*)mmap(nullptr, (size_t)THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (stacks == MAP_FAILED) stop("no memory for stacks");
+    }
+    memset(warps, 0, sizeof warps);
+    for (int t = 0; t < threads; t++) {
+        // As if called: the return address is thread_main, and the stack is aligned as a callee expects it.
+        void** top = (void**)(stacks + (size_t)(t + 1) * STACK) - 3;
+        *--top = (void*)thread_main;
+        for (int k = 0; k < 6; k++) *--top = nullptr;
+        fibers[t] = {top, NOTHING, 0};
+    }
+    // Every other block in falling order: what depends on the order of threads shows as another result.
+    bool rising = blockIdx.x % 2 == 0;
+    int left = threads;
+    running = threads;
+    at_barrier = 0;
+    while (left > 0) {
+        bool moved = false;
+        for (int n = 0; n < threads; n++) {
+            int t = rising ? n : threads - 1 - n;
+            Fiber& fiber = fibers[t];
+            if (fiber.waiting == DONE || fiber.waiting == BLOCK) continue;
+            if (fiber.waiting == WARP && warps[t / 32].arrived[fiber.turn] < 32) continue;
+            moved = true;
+            current = t;
+            threadIdx.x = t;
+            fiber.waiting = NOTHING;
+            emulator_switch(&scheduler, fiber.stack_pointer);
+            if (fiber.waiting == DONE) left--;
+        }
+        if (left > 0 && at_barrier == left) {
+            at_barrier = 0;
+            for (int t = 0; t < threads; t++)
+                if (fibers[t].waiting == BLOCK) fibers[t].waiting = NOTHING;
+        } else if (!moved) {
+            stop("threads wait for each other at different places");
+        }
+    }
+}
+
+// All lanes give a value and wait until all have: 8 bytes of lane `from`, or all of them.
+inline const unsigned long long* exchange(unsigned long long value)
+{
+    Fiber& fiber = fibers[current];
+    Warp& warp = warps[current / 32];
+    int turn = fiber.turn;
+    warp.values[turn][current % 32] = value;
+    if (++warp.arrived[turn] == 32) {
+        // Everybody has left the exchange before this one.
+        warp.arrived[1 - turn] = 0;
+    } else {
+        fiber.waiting = WARP;
+        yield();
+    }
+    fiber.turn = 1 - turn;
+    return warp.values[turn];
+}
+
+template <class... A, size_t... I> void call(void (*kernel)(A...), void** at, std::index_sequence<I...>)
+{
+    kernel(*(std::remove_reference_t<A>*)at[I]...);
+}
+template <class... A> void call(void (*kernel)(A...), void** at) { call(kernel, at, std::index_sequence_for<A...>{}); }
+template <class... A> int sizes(void (*)(A...), size_t* out)
+{
+    size_t all[] = {sizeof(A)...};
+    for (size_t n = 0; n < sizeof...(A); n++) out[n] = all[n];
+    return sizeof...(A);
+}
+
+inline void launch(void (*kernel)(void**), const unsigned* grid, unsigned threads, unsigned shared, void** at)
+{
+    // Shared memory is static: one launch at a time.
+    static std::mutex one;
+    std::lock_guard<std::mutex> guard(one);
+    if (threads > THREADS || shared > sizeof dynamic_shared) stop("a launch is too large");
+    body = kernel;
+    arguments = at;
+    gridDim = {grid[0], grid[1], 1};
+    blockDim = {threads, 1, 1};
+    for (unsigned y = 0; y < grid[1]; y++)
+        for (unsigned x = 0; x < grid[0]; x++) {
+            blockIdx = {x, y, 0};
+            run_block(threads);
+        }
+}
+} // namespace emulator
+
+// The read-only path knows no shared memory.
+template <class T> T __ldg(const T* at)
+{
+    const char* address = (const char*)at;
+    if (address >= emulator::dynamic_shared && address < emulator::dynamic_shared + sizeof emulator::dynamic_shared)
+        emulator::stop("__ldg reads shared memory");
+    return *at;
+}
+
+inline void __syncthreads()
+{
+    emulator::fibers[emulator::current].waiting = emulator::BLOCK;
+    emulator::at_barrier++;
+    emulator::yield();
+}
+
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask)
+{
+    unsigned long long bits = 0;
+    memcpy(&bits, &value, sizeof value);
+    bits = emulator::exchange(bits)[(emulator::current % 32) ^ mask];
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline unsigned __ballot_sync(unsigned, bool value)
+{
+    const unsigned long long* all = emulator::exchange(value);
+    unsigned result = 0;
+    for (int lane = 0; lane < 32; lane++) result |= (unsigned)all[lane] << lane;
+    return result;
+}
+
+// What driver.cpp calls for a kernel.
+#define EMULATED(name) \
+    extern "C" void emulator_launch_##name(const unsigned* grid, unsigned threads, unsigned shared, void** arguments) \
+    { \
+        emulator::launch([](void** at) { emulator::call(name, at); }, grid, threads, shared, arguments); \
+    } \
+    extern "C" int emulator_sizes_##name(size_t* out) { return emulator::sizes(name, out); }

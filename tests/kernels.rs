@@ -1,0 +1,88 @@
+//! Every GPU kernel compiles, for every architecture that counts, without a GPU: NVIDIA's compiler comes with the Python
+//! packages of the tests.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use verlet::backend::cuda::{Nvrtc, Switches, compile_options, source};
+
+/// The compiler in the tests' Python environment.
+fn packaged() -> Option<PathBuf> {
+    let python = common::python()?;
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let libraries = entries(&python.parent()?.parent()?.join("lib"))
+        .into_iter()
+        .flat_map(|version| entries(&version.join("site-packages/nvidia")))
+        .flat_map(|package| entries(&package.join("lib")));
+    let is_nvrtc =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libnvrtc.so"));
+    let found = libraries.into_iter().find(is_nvrtc);
+    assert!(found.is_some(), "{} has no NVRTC beside it: run scripts/setup --tests", python.display());
+    found
+}
+
+fn compiler() -> Option<Nvrtc> {
+    let found = match packaged() {
+        Some(path) => Ok(Nvrtc::open(&path).unwrap()),
+        None => Nvrtc::find(None),
+    };
+    found.map_err(|error| println!("skipped: {error}")).ok()
+}
+
+const SWITCHES: Switches = Switches {
+    features: 128,
+    student: false,
+    table_shared: true,
+    large: true,
+    few: false,
+    langevin: true,
+    conditional: true,
+};
+
+fn compile(compiler: &Nvrtc, architecture: &str, switches: &Switches) {
+    let mut options = compile_options(architecture, switches);
+    options.push("--ptxas-options=-v".into());
+    let compiled = compiler.compile(&source(), &options).unwrap();
+    assert!(compiled.code.starts_with(b"\x7fELF"));
+    let spills = |line: &&str| line.contains("bytes spill stores") && !line.contains(" 0 bytes spill stores");
+    let lines: Vec<_> = compiled.log.lines().filter(spills).collect();
+    assert!(lines.is_empty(), "{architecture} {switches:?}: registers are spilled to memory: {lines:?}");
+    assert!(compiled.log.contains("messages_next"), "the compiler says nothing of its work: {}", compiled.log);
+}
+
+#[test]
+fn kernels_compile_for_every_architecture_without_spills() {
+    let Some(compiler) = compiler() else { return };
+    let known = compiler.architectures();
+    let newest = *known.last().expect("the compiler names its architectures");
+    for architecture in [80, 90, 100, newest] {
+        assert!(known.contains(&architecture), "{} has no sm_{architecture}", compiler.path.display());
+        compile(&compiler, &format!("sm_{architecture}"), &SWITCHES);
+    }
+}
+
+#[test]
+fn kernels_compile_for_every_size_and_switch() {
+    let Some(compiler) = compiler() else { return };
+    let few = Switches { table_shared: false, large: false, few: true, ..SWITCHES };
+    for switches in [
+        Switches { few: false, ..few },
+        Switches { features: 32, langevin: false, ..few },
+        Switches { features: 96, student: true, conditional: false, ..few },
+        Switches { features: 256, langevin: false, ..SWITCHES },
+        Switches { features: 256, student: true, ..SWITCHES },
+    ] {
+        compile(&compiler, "sm_90", &switches);
+    }
+}
+
+/// A mistake is reported with the file and the line as they are in `kernels/`.
+#[test]
+fn a_compiler_error_names_the_kernels_file() {
+    let Some(compiler) = compiler() else { return };
+    let broken = source().replace("extern \"C\" __global__ void moved", "extern \"C\" __global__ vooid moved");
+    let error = compiler.compile(&broken, &compile_options("sm_90", &SWITCHES)).map(drop).unwrap_err().to_string();
+    assert!(error.contains("integrate.cu("), "{error}");
+}
