@@ -68,7 +68,7 @@ fn references() -> Vec<(Model, Vec<Case>)> {
         .into_iter()
         .map(|(model, cases)| {
             let text = std::fs::read_to_string(&cases).unwrap();
-            (Model::load(&model).unwrap(), serde_json::from_str::<Reference>(&text).unwrap().cases)
+            (Model::load(model).unwrap(), serde_json::from_str::<Reference>(&text).unwrap().cases)
         })
         .collect()
 }

@@ -89,6 +89,7 @@ class Engine:
         return [str(self.binary), "resume", str(folder), "--backend", self.backend]
 
     def evaluate(self, model: Path, structures: Path, output: Path, precision: str) -> None:
-        """Energies, forces and stresses of all frames, as extended XYZ."""
+        """Energies, forces and stresses of all frames, as extended XYZ. Only the CPU computes in float64."""
         files = ["--model", str(model), str(structures), "--output", str(output)]
-        self.call([str(self.binary), "evaluate", *files, "--backend", self.backend, "--precision", precision])
+        backend = "cpu" if precision == "f64" else self.backend
+        self.call([str(self.binary), "evaluate", *files, "--backend", backend, "--precision", precision])

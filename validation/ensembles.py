@@ -15,7 +15,7 @@ from scipy.stats import gamma, norm
 KB = 8.314462618e-3  # kJ/mol/K
 EV = 96.48533212331  # kJ/mol
 TEMPERATURES = (300.0, 450.0)  # K
-LENGTH = 50.0  # ps
+LENGTH = 100.0  # ps: random forces that are 2 % too large must show as six standard deviations
 TIMESTEP = 0.25  # fs
 FRICTION = 20.0  # 1/ps: velocities forget themselves within 50 fs
 LOG_EVERY, FRAME_EVERY = 10.0, 50.0  # fs
@@ -56,7 +56,9 @@ def check(engine: Engine) -> Section:
         "output.energy.interval": round(LOG_EVERY / TIMESTEP),
         "output.trajectory.interval": round(FRAME_EVERY / TIMESTEP),
     }
-    runs = engine.run_all({f"nvt-{t:g}K": {**common, "dynamics.temperature": t} for t in TEMPERATURES})
+    # Different seeds: the same random forces would make the two runs depend on each other.
+    own = {f"nvt-{t:g}K": {"dynamics.temperature": t, "dynamics.seed": seed} for seed, t in enumerate(TEMPERATURES, 1)}
+    runs = engine.run_all({name: common | more for name, more in own.items()})
     right = judge(runs)
     wrong_freedom = judge(runs, removed=0)
     wrong_noise = judge(runs, noise=NOISE)
