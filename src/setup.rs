@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::neighbors::{NeighborList, pair_vector};
 use crate::output::RunInfo;
 use crate::output::checkpoint::{Checkpoint, Provenance};
-use crate::system::{Cell, System, degrees_of_freedom, structure, velocities};
+use crate::system::{Cell, FARTHEST, System, degrees_of_freedom, structure, velocities};
 use std::path::Path;
 
 /// Å: an atom within this distance of a hydrogen can be what it is bound to.
@@ -157,6 +157,16 @@ fn system(config: &RunConfig) -> Result<System> {
             _ => Error::Structure(format!("{}: {error}", config.what("system.frame"))),
         })?;
     let file = wanted.structure.display();
+    if let Some(atom) = system.positions.iter().position(|r| r.amax() > FARTHEST) {
+        let r = &system.positions[atom];
+        return Err(Error::Structure(format!(
+            "{file}: atom {} ({}) has the coordinate {:e} Å, beyond {FARTHEST:e} Å; check the unit, and move the structure to \
+             the origin",
+            atom + 1,
+            elements::symbol(system.atomic_numbers[atom]),
+            r[r.icamax()]
+        )));
+    }
     let in_file = |error: Error| Error::Structure(format!("{file}: {error}"));
     match (&wanted.cell, wanted.periodic) {
         (Some(cell), periodic) => system.cell = cell.build(periodic.unwrap_or([true; 3]))?,

@@ -388,7 +388,7 @@ mod tests {
             "a.toml:2: dynamics.timestp = 1 is not a known key; did you mean dynamics.timestep? [dynamics] takes "
         ));
         assert!(message("timestep = 1\n").contains("did you mean dynamics.timestep"));
-        assert!(message("[dynamic]\ntimestep = 1\n").contains("did you mean dynamics"));
+        assert!(message("[dynamic]\ntimestep = 1\n").contains("did you mean [dynamics]?"));
         assert!(message("dynamics = 3\n").contains("write [dynamics] above its keys"));
         assert_eq!(
             message("[[output.extra]]\nfile = \"a.dcd\"\n\n[[output.extra]]\nfile = \"b.dcd\"\natom = \"O\"\n"),

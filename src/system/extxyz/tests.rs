@@ -204,7 +204,7 @@ fn errors_say_where_and_what() {
             &format!("2\n{header}:vel:R:3\nH 0 0 0 1 1 1\nH 0 0 0 1 inf 1\n"),
             "a.xyz, line 4: atom 2 has inf in vel, not a finite number",
         ),
-        (&format!("1\n{header}:vel:R:1\nH 0 0 0 1\n"), "a.xyz, line 3: column vel must be vel:R:3 in Properties"),
+        (&format!("1\n{header}:vel:R:1\nH 0 0 0 1\n"), "a.xyz, line 2: column vel must be vel:R:3 in Properties"),
     ] {
         assert_eq!(read(text).unwrap_err().to_string(), message);
     }

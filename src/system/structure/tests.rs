@@ -235,10 +235,14 @@ fn errors_are_one_sentence_with_the_file() {
         ("POSCAR", "cubic\n1.0\n", "POSCAR has a format that is not known; known are .xyz, .extxyz, "),
         ("a.vasp", "cubic\n1.0\n", "a.vasp has a format that is not known; known are .xyz, .extxyz, "),
         ("a.dcd", "no", "a.dcd has the format DCD, which holds no elements; "),
-        ("a.smi", "CCO\n", "a.smi is a SMI file, which holds no positions that can be read; "),
+        ("a.smi", "CCO\n", "a.smi has the format SMI, which holds no positions that can be read; "),
         ("a.cif", "data_x\n_cell_length_a 3\n", "a.cif holds no structure (read in the format CIF)"),
         ("a.gro", "title\n7\n", "a.gro cannot be read in the format GRO: "),
-        ("a.pdb", "ATOM      1  N   ALA\nEND\n", "a.pdb: ATOM record is too small: "),
+        (
+            "a.pdb",
+            "ATOM      1  N   ALA\nEND\n",
+            "a.pdb: it cannot be read in the format PDB: ATOM record is too small: ",
+        ),
         ("a.pdb", "CRYST1   10.000   10.000    0.000  90.00  90.00\nEND\n", "a.pdb: "),
     ] {
         let error = read(name, content).unwrap_err();
