@@ -6,6 +6,7 @@ use crate::config::{InitialVelocities, MassTarget, Precision, RunConfig};
 use crate::elements;
 use crate::error::{Error, Result, reason, short};
 use crate::integrate::Integrator;
+use crate::memory;
 use crate::model::Model;
 use crate::neighbors::{NeighborList, pair_vector};
 use crate::output::RunInfo;
@@ -17,6 +18,8 @@ use std::path::Path;
 const LONGEST_HYDROGEN_BOND: f64 = 1.6;
 /// Å: atoms closer than this are a mistake in the structure, whatever the elements.
 const CLOSEST_CONTACT: f64 = 0.3;
+/// Numbers that the network keeps for every feature of an atom in a layer, at the very least.
+const NUMBERS_A_FEATURE: f64 = 16.0;
 
 /// A run that is ready to begin: everything is loaded, checked, and the first forces are known.
 pub struct Prepared {
@@ -43,6 +46,7 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
     };
     let mut system = system(config)?;
     model.check_elements(&system.atomic_numbers).map_err(in_file)?;
+    check_memory(config, &model, &system).map_err(in_file)?;
     check_contacts(&system).map_err(in_file)?;
     set_velocities(config, &mut system)?;
     ready(config, model, system)
@@ -217,6 +221,18 @@ fn system(config: &RunConfig) -> Result<System> {
     }
     let replicate = config.what("system.replicate");
     system.replicated(wanted.replicate).map_err(|error| Error::Structure(format!("{replicate}: {error}")))
+}
+
+/// Refuses a system for which the network finds no memory.
+fn check_memory(config: &RunConfig, model: &Model, system: &System) -> Result<()> {
+    let number = match config.backend.precision {
+        Precision::F32 => size_of::<f32>(),
+        Precision::F64 => size_of::<f64>(),
+    };
+    let numbers = NUMBERS_A_FEATURE * (model.features() * model.layers.len()) as f64;
+    memory::check(system.len() as f64 * numbers * number as f64).map_err(|problem| {
+        Error::Structure(format!("the system has {} atoms: {problem}; use a smaller one", system.len()))
+    })
 }
 
 /// Refuses a cell so thin that every atom sits on its own image, and a left-handed one.
