@@ -8,12 +8,13 @@ use crate::config::{Device, InitialVelocities, MassTarget, Precision, RunConfig}
 use crate::elements;
 use crate::error::{Error, Result, reason, short};
 use crate::integrate::Integrator;
+use crate::memory;
 use crate::model::Model;
 use crate::neighbors::{NeighborList, pair_vector};
 use crate::output::RunInfo;
 use crate::output::checkpoint::{Checkpoint, Provenance};
 use crate::simulation::{self, Observer, Outcome, Schedule};
-use crate::system::{Cell, System, degrees_of_freedom, structure, velocities};
+use crate::system::{Cell, FARTHEST, System, degrees_of_freedom, structure, velocities};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -23,6 +24,8 @@ const CHUNK: u64 = 100;
 const LONGEST_HYDROGEN_BOND: f64 = 1.6;
 /// Å: atoms closer than this are a mistake in the structure, whatever the elements.
 const CLOSEST_CONTACT: f64 = 0.3;
+/// Numbers that the network keeps for every feature of an atom in a layer, at the very least.
+const NUMBERS_A_FEATURE: f64 = 16.0;
 
 /// A run that is ready to begin: everything is loaded, checked, and the first forces are known.
 pub struct Prepared {
@@ -65,7 +68,7 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
         other => other,
     };
     let system = system(config)?;
-    check(&model, &system).map_err(in_file)?;
+    check(config, &model, &system).map_err(in_file)?;
     place(config, model, system)
 }
 
@@ -75,13 +78,14 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
 /// # Errors
 /// An element that the model does not know, atoms on top of each other, missing velocities.
 pub fn prepare_system(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
-    check(&model, &system)?;
+    check(config, &model, &system)?;
     place(config, model, system)
 }
 
-/// Elements that the model knows, and atoms that are apart.
-fn check(model: &Model, system: &System) -> Result<()> {
+/// Elements that the model knows, no more atoms than fit the memory, and all of them apart.
+fn check(config: &RunConfig, model: &Model, system: &System) -> Result<()> {
     model.check_elements(&system.atomic_numbers)?;
+    check_memory(config, model, system)?;
     check_contacts(system)
 }
 
@@ -267,6 +271,16 @@ fn system(config: &RunConfig) -> Result<System> {
             _ => Error::Structure(format!("{}: {error}", config.what("system.frame"))),
         })?;
     let file = wanted.structure.display();
+    if let Some(atom) = system.positions.iter().position(|r| r.amax() > FARTHEST) {
+        let r = &system.positions[atom];
+        return Err(Error::Structure(format!(
+            "{file}: atom {} ({}) has the coordinate {:e} Å, beyond {FARTHEST:e} Å; check the unit, and move the structure to \
+             the origin",
+            atom + 1,
+            elements::symbol(system.atomic_numbers[atom]),
+            r[r.icamax()]
+        )));
+    }
     let in_file = |error: Error| Error::Structure(format!("{file}: {error}"));
     match (&wanted.cell, wanted.periodic) {
         (Some(cell), periodic) => system.cell = cell.build(periodic.unwrap_or([true; 3]))?,
@@ -317,6 +331,18 @@ fn system(config: &RunConfig) -> Result<System> {
     }
     let replicate = config.what("system.replicate");
     system.replicated(wanted.replicate).map_err(|error| Error::Structure(format!("{replicate}: {error}")))
+}
+
+/// Refuses a system for which the network finds no memory.
+fn check_memory(config: &RunConfig, model: &Model, system: &System) -> Result<()> {
+    let number = match config.backend.precision {
+        Precision::F32 => size_of::<f32>(),
+        Precision::F64 => size_of::<f64>(),
+    };
+    let numbers = NUMBERS_A_FEATURE * (model.features() * model.layers.len()) as f64;
+    memory::check(system.len() as f64 * numbers * number as f64).map_err(|problem| {
+        Error::Structure(format!("the system has {} atoms: {problem}; use a smaller one", system.len()))
+    })
 }
 
 /// Refuses a cell so thin that every atom sits on its own image, and a left-handed one.

@@ -96,7 +96,7 @@ fn what_ase_writes_is_read() {
 
 /// Numbers that need all their digits.
 fn awkward(n: usize) -> Vec<f64> {
-    let special = [-4_210.123_456_789_012, 0.1 + 0.2, 1e-300, -0.0, 1.0, 6.02e7, f64::MIN_POSITIVE, 1.0 / 3.0];
+    let special = [-4_210.123_456_789_012, 0.1 + 0.2, 1e-300, -0.0, 1.0, 6.02e23, f64::MIN_POSITIVE, 1.0 / 3.0];
     (0..n).map(|i| special[i % special.len()] * (1.0 + (i / special.len()) as f64)).collect()
 }
 

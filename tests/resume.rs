@@ -400,14 +400,14 @@ fn what_cannot_be_resumed_is_refused_in_one_sentence() {
 #[test]
 fn an_explosion_names_the_last_good_checkpoint() {
     let bench = bench();
-    let settings = ["dynamics.timestep=20fs", "output.checkpoint.interval=1", "dynamics.temperature=3000"];
+    let settings = ["dynamics.timestep=6fs", "output.checkpoint.interval=1", "dynamics.temperature=300"];
     let mut arguments = vec!["run", "input.toml", "--output", "out", "--steps", "100000"];
     arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     let message = bench.fail(&arguments, 1);
     let checkpoint = Generations::read(&bench.path("out/checkpoint.vlt")).unwrap();
     let step = checkpoint.state.step;
     assert!(
-        message.starts_with(&format!("error: the simulation exploded at step {}: the energy was ", step + 1)),
+        message.starts_with(&format!("error: the simulation exploded at step {}: the energy is ", step + 1)),
         "{message}"
     );
     let place = format!("; the last good state is that of step {step}, in out/checkpoint.vlt\n");

@@ -2,7 +2,7 @@
 
 use super::{InputArguments, execute, outputs};
 use crate::analysis::Conservation;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output::folder::RunFolder;
 use crate::output::record::Record;
 use crate::setup;
@@ -23,7 +23,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     super::say(&format!("{}\noutput   {}", super::describe(&config, &prepared), directory.display()))?;
 
     let folder = RunFolder::create(directory, &config.record())?;
-    let outputs = outputs::create(&folder, &config, &prepared.info)?;
+    let outputs = outputs::create(&folder, &config, &prepared.info).map_err(|error| match error {
+        Error::Output(problem) => Error::Output(format!(
+            "{problem}; the run has not begun: remove the folder {} before you start again",
+            directory.display()
+        )),
+        other => other,
+    })?;
     let run = setup::provenance(&config, &prepared.model)?;
     let system = &prepared.info.system;
     let record = Record::new(outputs, folder.checkpoints(), run, config.dynamics.steps, system);

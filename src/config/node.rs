@@ -38,7 +38,7 @@ pub(super) enum Value {
 impl std::fmt::Display for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Value::String(text) => write!(f, "\"{text}\""),
+            Value::String(text) => write!(f, "\"{}\"", text.escape_debug()),
             Value::Integer(value) => write!(f, "{value}"),
             Value::Float(value) => write!(f, "{value:?}"),
             Value::Boolean(value) => write!(f, "{value}"),

@@ -104,13 +104,19 @@ impl Reader {
 
     /// Text, paths and choices.
     pub fn text(&self, section: &str, name: &str) -> Result<Option<Found<String>>> {
-        self.read(section, name, |value, kind| match (value, kind) {
+        let found = self.read(section, name, |value, kind| match (value, kind) {
             (Value::String(text), Kind::Choice(words)) => words.contains(&text.as_str()).then(|| text.clone()),
             (Value::String(text), Kind::Selection) => text.parse::<Selection>().is_ok().then(|| text.clone()),
             (Value::String(text), Kind::Path) => (!text.is_empty()).then(|| text.clone()),
             (Value::String(text), _) => Some(text.clone()),
             _ => None,
-        })
+        })?;
+        match found {
+            Some(found) if found.value.contains('\0') => {
+                Err(found.error("has a zero byte in it, at which files end their texts; leave it out"))
+            }
+            found => Ok(found),
+        }
     }
 
     /// A path relative to `base`.
@@ -388,7 +394,7 @@ mod tests {
             "a.toml:2: dynamics.timestp = 1 is not a known key; did you mean dynamics.timestep? [dynamics] takes "
         ));
         assert!(message("timestep = 1\n").contains("did you mean dynamics.timestep"));
-        assert!(message("[dynamic]\ntimestep = 1\n").contains("did you mean [dynamics]"));
+        assert!(message("[dynamic]\ntimestep = 1\n").contains("did you mean [dynamics]?"));
         assert!(message("dynamics = 3\n").contains("write [dynamics] above its keys"));
         assert_eq!(
             message("[[output.extra]]\nfile = \"a.dcd\"\n\n[[output.extra]]\nfile = \"b.dcd\"\natom = \"O\"\n"),

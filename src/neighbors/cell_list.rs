@@ -3,7 +3,7 @@
 use super::{NeighborList, pair_vector};
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::system::Cell;
+use crate::system::{Cell, FARTHEST};
 use nalgebra::Vector3;
 use rayon::prelude::*;
 
@@ -165,10 +165,19 @@ impl NeighborList {
     /// some directions only, with atoms outside.
     ///
     /// # Errors
-    /// [`Error::Run`] when a position is not finite, or when there are more than 2³² pairs or more than fit the memory.
+    /// [`Error::Run`] when a position is not finite or beyond 10⁸ Å, or when there are more than 2³² pairs or more than fit the memory.
     pub fn build(positions: &[Vector3<f64>], cell: &Cell, range: f64) -> Result<Self> {
         if let Some(atom) = positions.iter().position(|r| !r.iter().all(|x| x.is_finite())) {
             return Err(Error::Run(format!("the position of atom {} is no longer a finite number", atom + 1)));
+        }
+        // Images are counted in 32 bits, and differences of two must fit.
+        let far = |r: &Vector3<f64>| r.amax() > FARTHEST || cell.image(r).iter().any(|n| n.unsigned_abs() > 1 << 29);
+        if let Some(atom) = positions.iter().position(far) {
+            return Err(Error::Run(format!(
+                "atom {} has the coordinate {:e} Å, too far away from the cell or from the origin; move it closer",
+                atom + 1,
+                positions[atom][positions[atom].icamax()]
+            )));
         }
         let bins = Bins::new(positions, cell, range);
         let absurd = bins.expected_pairs > MOST_PAIRS as f64 * 1.5;

@@ -33,7 +33,7 @@ pub struct System {
 }
 
 /// Å: a coordinate beyond it is a mistake, and float64 resolves no vibration there.
-const FARTHEST: f64 = 1e8;
+pub(crate) const FARTHEST: f64 = 1e8;
 
 /// Bytes that an atom takes while a system is copied: element, position, velocity, mass, twice.
 const BYTES_AN_ATOM: f64 = 128.0;
@@ -42,7 +42,7 @@ impl System {
     /// A system at rest with standard atomic weights.
     ///
     /// # Errors
-    /// [`Error::Structure`] when there is no atom, the lengths differ, or a coordinate is not finite or beyond 10⁸ Å.
+    /// [`Error::Structure`] when there is no atom, the lengths differ, or a coordinate is not finite.
     pub fn new(atomic_numbers: Vec<u8>, positions: Vec<Vector3<f64>>, cell: Cell) -> Result<Self> {
         if atomic_numbers.is_empty() {
             return Err(Error::Structure("the structure has no atoms".into()));
@@ -59,15 +59,6 @@ impl System {
                 "atom {} ({}) has a coordinate that is not a finite number",
                 atom + 1,
                 elements::symbol(atomic_numbers[atom])
-            )));
-        }
-        if let Some(atom) = positions.iter().position(|r| r.amax() > FARTHEST) {
-            return Err(Error::Structure(format!(
-                "atom {} ({}) has the coordinate {:e} Å, beyond {FARTHEST:e} Å; check the unit, and move the structure to the \
-                 origin",
-                atom + 1,
-                elements::symbol(atomic_numbers[atom]),
-                positions[atom][positions[atom].icamax()]
             )));
         }
         let masses = atomic_numbers.iter().map(|&z| elements::mass(z)).collect();

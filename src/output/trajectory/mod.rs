@@ -18,8 +18,8 @@
 //! across them. Without any periodic direction no cell is written; in NetCDF it has no size then, over which MDAnalysis
 //! stumbles.
 //!
-//! chemfiles writes binary formats through a memory map: on a full disk the operating system ends the program (SIGBUS)
-//! instead of reporting an error. A run goes on from its last checkpoint then.
+//! chemfiles writes binary formats through a memory map, where a full disk would end the program (SIGBUS) instead of being
+//! reported: room for every frame is reserved before, on all file systems that can do that.
 
 mod binary;
 mod exact;

@@ -294,8 +294,7 @@ prop_compose! {
     fn frame()(atoms in 1usize..6)(
         // Those whose weight is known.
         atomic_numbers in prop::collection::vec(1u8..=94, atoms),
-        // No system takes coordinates beyond 1e8 Å.
-        positions in vectors(atoms).prop_map(|vectors| vectors.into_iter().map(|v| v.map(|x| x % 1e8)).collect::<Vec<_>>()),
+        positions in vectors(atoms),
         cell in cell(),
         velocities in prop::option::of(vectors(atoms).prop_filter("momenta overflow", |velocities| velocities.iter().all(|v| v.amax() < 1e300))),
         masses in prop::option::of(prop::collection::vec(1e-3..1e3f64, atoms)),

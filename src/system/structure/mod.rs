@@ -172,6 +172,11 @@ impl Foreign {
         let mut frame = chemfiles::Frame::new();
         quietly(|| self.trajectory.read(&mut frame))
             .map_err(|message| format!("it cannot be read in the format {}: {message}", self.format))?;
+        // Every text in a frame can be one that is not UTF-8.
+        quietly(|| self.convert(&frame))
+    }
+
+    fn convert(&mut self, frame: &chemfiles::Frame) -> std::result::Result<Frame, String> {
         // chemfiles makes a slice of a null pointer of the positions of no atoms.
         if frame.size() == 0 {
             return Err("the structure has no atoms".into());
@@ -179,8 +184,8 @@ impl Foreign {
         if frame.get("has_positions") == Some(chemfiles::Property::Bool(false)) {
             return Err("the frame has no positions".into());
         }
-        let (atomic_numbers, masses) = self.atoms(&frame)?;
-        let mut cell = cell(&frame, &self.format)?;
+        let (atomic_numbers, masses) = self.atoms(frame)?;
+        let mut cell = cell(frame, &self.format)?;
         // A PDB file gives its cell once, before the first model.
         if self.format == "PDB" && !cell.is_periodic() {
             cell = self.cell.clone();
@@ -193,7 +198,7 @@ impl Foreign {
                 *mass = own;
             }
         }
-        system.velocities = self.velocities(&frame);
+        system.velocities = self.velocities(frame);
         if system.velocities.iter().flatten().any(|v| v.iter().any(|x| !x.is_finite())) {
             return Err("a velocity is not a finite number".into());
         }
@@ -201,7 +206,7 @@ impl Foreign {
         if ["XTC", "TRR", "LAMMPS"].contains(&self.format.as_str()) {
             read.set_info("step", frame.step() as i64);
         }
-        if let Some(time) = self.time(&frame) {
+        if let Some(time) = self.time(frame) {
             read.set_info("time", time);
         }
         Ok(read)
@@ -210,7 +215,7 @@ impl Foreign {
     /// Atomic numbers and masses (u; zero where the file has none).
     fn atoms(&self, frame: &chemfiles::Frame) -> std::result::Result<(Vec<u8>, Vec<f64>), String> {
         let Some(topology) = &self.topology else {
-            let atoms = quietly(|| names::atoms(frame))?;
+            let atoms = names::atoms(frame)?;
             return Ok(atoms.iter().map(|atom| (atom.atomic_number, atom.mass)).unzip());
         };
         if topology.len() != frame.size() {

@@ -31,6 +31,9 @@ pub(crate) fn quietly<T, E: ToString>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
             let message = error.to_string().replace(char::is_control, " ");
+            if message.contains("mmap out of bounds") {
+                return Err("it ends too early; copy it again".into());
+            }
             Err(message.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned())
         }
         Err(_) => Err("it holds text that is not UTF-8, or is damaged".into()),
