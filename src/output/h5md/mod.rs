@@ -36,13 +36,17 @@ pub use output::H5mdOutput;
 pub use reader::{H5mdReader, StoredFrame};
 pub use repair::{Repair, repair};
 
-use crate::error::{Error, Result, advice};
+use crate::error::{Error, Result, advice, reason};
 use crate::output::{Frame, Position, RunInfo, Sample, create_new};
 use crate::system::System;
 use columns::{FrameColumns, LogColumns};
 use hdf5::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+
+/// Bytes before the first frame are fewer than this, and this many more an atom.
+const HEAD: u64 = 256 << 10;
+const HEAD_AN_ATOM: u64 = 32;
 
 /// What a trajectory holds, and how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,7 +80,7 @@ impl H5mdWriter {
     /// # Errors
     /// [`Error::Output`] when the file exists already or cannot be created.
     pub fn create(path: &Path, info: &RunInfo, options: &H5mdOptions) -> Result<Self> {
-        reserve(path)?;
+        reserve(path, info.system.len())?;
         match layout::create(path, info, options) {
             Ok((file, frames, log)) => Ok(H5mdWriter { frames, log, file, path: path.to_owned() }),
             Err(error) => {
@@ -156,13 +160,21 @@ impl H5mdWriter {
     }
 }
 
-/// Takes the file name without ever replacing a file.
-fn reserve(path: &Path) -> Result<()> {
+/// Takes the file name without ever replacing a file, and makes sure that there is room for all that comes before the first
+/// frame: where that does not fit, HDF5 ends the program (SIGSEGV).
+fn reserve(path: &Path, atoms: usize) -> Result<()> {
+    let name = path.display();
     if path.to_str().is_none() {
-        let name = path.display();
         return Err(Error::Output(format!("{name}: HDF5 needs a file name in UTF-8; choose another name")));
     }
-    create_new(path).map(drop)
+    let mut file = create_new(path)?;
+    let head = HEAD + HEAD_AN_ATOM * atoms as u64;
+    let tried = io::copy(&mut io::repeat(0).take(head), &mut file).and_then(|_| file.set_len(0));
+    tried.map_err(|error| {
+        // An empty file helps nobody; if it cannot be removed, the first error still says why.
+        let _ = std::fs::remove_file(path);
+        Error::Output(format!("{name} could not be created: {}", reason(&error)))
+    })
 }
 
 /// One sentence from HDF5's stack of errors: the innermost one that quotes the operating system, else HDF5's summary.
