@@ -5,6 +5,8 @@
 
 pub mod cpu;
 pub mod cuda;
+mod explosion;
+mod padding;
 
 use crate::error::Result;
 use crate::model::Model;

@@ -4,7 +4,8 @@
 //! no bit.
 
 use super::real::Real;
-use super::simd::{Isa, Kernel, V, Vector, dispatch, get, padded, put};
+use super::simd::{Isa, Kernel, LANES, V, Vector, dispatch, get, put};
+use crate::backend::padding::Padding;
 use crate::model;
 
 /// y = A x + b, with A by panels of so many outputs as fill 64 bytes ([`Real::PANEL`]).
@@ -165,8 +166,8 @@ impl<T: Real> Dense<T> {
     /// From a layer whose inputs and outputs consist of so many equal parts, each of which is padded to whole blocks.
     /// What is added is zero and stays zero.
     pub fn padded(dense: &model::Dense, input_parts: usize, output_parts: usize) -> Self {
-        let inputs = Padding::new(dense.inputs, input_parts);
-        let outputs = Padding::new(dense.outputs, output_parts);
+        let inputs = Padding::new(dense.inputs, input_parts, LANES);
+        let outputs = Padding::new(dense.outputs, output_parts, LANES);
         let element = |o: usize, i: usize| match (outputs.original(o), inputs.original(i)) {
             (Some(o), Some(i)) => T::of(dense.weight[o * dense.inputs + i]),
             _ => T::zero(),
@@ -185,7 +186,7 @@ impl<T: Real> Dense<T> {
 
     /// From a layer whose outputs are as they are, and inputs are one padded part.
     pub fn new(dense: &model::Dense) -> Self {
-        let inputs = Padding::new(dense.inputs, 1);
+        let inputs = Padding::new(dense.inputs, 1, LANES);
         let element =
             |o: usize, i: usize| inputs.original(i).map_or(T::zero(), |i| T::of(dense.weight[o * dense.inputs + i]));
         let bias = dense.bias.iter().map(|&x| T::of(x)).collect();
@@ -205,28 +206,6 @@ impl<T: Real> Dense<T> {
     /// The adjoint: g_x = Wᵀ g_y, or g_x += Wᵀ g_y when `add`; g_y `[rows][outputs]`, g_x `[rows][inputs]`.
     pub fn backward(&self, rows: usize, gy: &[T], add: bool, gx: &mut [T]) {
         self.transposed.apply(rows, gy, add, gx);
-    }
-}
-
-/// Equal parts, each padded to whole blocks.
-struct Padding {
-    parts: usize,
-    part: usize,
-}
-
-impl Padding {
-    fn new(count: usize, parts: usize) -> Self {
-        Padding { parts, part: count / parts }
-    }
-
-    fn len(&self) -> usize {
-        self.parts * padded(self.part)
-    }
-
-    /// Where a padded index stood before, if it did.
-    fn original(&self, index: usize) -> Option<usize> {
-        let (part, within) = (index / padded(self.part), index % padded(self.part));
-        (within < self.part).then_some(part * self.part + within)
     }
 }
 

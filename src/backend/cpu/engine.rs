@@ -1,17 +1,13 @@
 //! The loop on the CPU: integrator, forces, samples.
 
 use super::Potential;
-use crate::backend::{Backend, Evaluation, State};
-use crate::elements;
-use crate::error::{Error, Result, short};
+use crate::backend::{Backend, Evaluation, State, explosion};
+use crate::error::{Result, short};
 use crate::integrate::Integrator;
 use crate::output::{Frame, Sample};
 use crate::system::{System, kinetic_energy, temperature};
 use nalgebra::Vector3;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Å that no atom moves in one step of a simulation that is worth anything: hydrogen at 300 K moves 0.01 Å in 0.5 fs.
-const LARGEST_MOVE: f64 = 1.0;
 
 /// A system moving under a [`Potential`].
 pub struct CpuBackend<P> {
@@ -84,21 +80,14 @@ impl<P: Potential> CpuBackend<P> {
             if self.step == 0 {
                 return error;
             }
-            self.exploded(&format!("the energy before was {} eV, and now {error}", short(before)))
+            explosion::exploded(self.step, &format!("the energy before was {} eV, and now {error}", short(before)))
         })?;
         if self.evaluation.energy.is_finite() {
             return Ok(());
         }
         let energy = self.evaluation.energy;
         let atom = self.evaluation.forces.iter().position(|f| !f.iter().all(|x| x.is_finite())).unwrap_or(0);
-        if self.step == 0 {
-            return Err(Error::Run(format!(
-                "the energy of the starting structure is {energy}, first seen at atom {}; check the structure and the model, \
-                 and whether backend.precision = \"f64\" helps",
-                self.name(atom)
-            )));
-        }
-        Err(self.exploded(&format!("the energy is {energy}, first seen at atom {}", self.name(atom))))
+        Err(explosion::no_energy(self.step, energy, &self.name(atom)))
     }
 
     fn take_step(&mut self) -> Result<()> {
@@ -124,29 +113,19 @@ impl<P: Potential> CpuBackend<P> {
     /// Long before an energy overflows, atoms fly: apart from each other they would do so for ever at finite energies. The
     /// last energy `was` that of the step before, or `is` that of this one.
     fn check_speeds(&self, tense: &str) -> Result<()> {
-        let limit = (LARGEST_MOVE / self.integrator.timestep()).powi(2);
+        let limit = (explosion::LARGEST_MOVE / self.integrator.timestep()).powi(2);
         let Some(atom) = self.velocities.iter().position(|v| v.norm_squared() > limit || v.norm_squared().is_nan())
         else {
             return Ok(());
         };
-        Err(self.exploded(&format!(
-            "the energy {tense} {} eV, and atom {} would move {} Å in one step",
-            short(self.evaluation.energy),
-            self.name(atom),
-            short(self.velocities[atom].norm() * self.integrator.timestep())
-        )))
-    }
-
-    fn exploded(&self, how: &str) -> Error {
-        Error::Run(format!(
-            "the simulation exploded at step {}: {how}; use a shorter time step or a better starting structure",
-            self.step
-        ))
+        let distance = self.velocities[atom].norm() * self.integrator.timestep();
+        let how = explosion::too_fast(tense, self.evaluation.energy, &self.name(atom), distance);
+        Err(explosion::exploded(self.step, &how))
     }
 
     /// An atom for a message, counted from 1.
     fn name(&self, atom: usize) -> String {
-        format!("{} ({})", atom + 1, elements::symbol(self.system.atomic_numbers[atom]))
+        explosion::name(atom, &self.system.atomic_numbers)
     }
 
     fn current_sample(&self) -> Sample {
@@ -213,13 +192,7 @@ impl<P: Potential> Backend for CpuBackend<P> {
     }
 
     fn restore(&mut self, state: &State) -> Result<()> {
-        let atoms = self.system.len();
-        if state.positions.len() != atoms || state.velocities.len() != atoms {
-            return Err(Error::Run(format!(
-                "the state has {} atoms, but the system has {atoms}; it belongs to another run",
-                state.positions.len()
-            )));
-        }
+        explosion::check_state(state, self.system.len())?;
         self.step = state.step;
         self.system.positions.clone_from(&state.positions);
         self.velocities.clone_from(&state.velocities);

@@ -186,9 +186,9 @@ impl<T: Real> NetworkPotential<T> {
                 Some(next) => {
                     (blocks, next.context.par_chunks_mut(block * f), next.x.par_chunks_mut(block * 3 * f))
                         .into_par_iter()
-                        .for_each(|(forward, hidden, x)| {
-                            let layer = &network.layers[l + 1];
-                            Middle { forward, layer, hidden, x }.run();
+                        .for_each(|(mut forward, hidden, x)| {
+                            forward.run();
+                            send(&network.layers[l + 1], f, forward.q, hidden, x);
                         });
                 }
                 None => {
@@ -200,7 +200,12 @@ impl<T: Real> NetworkPotential<T> {
                         gmu.par_chunks_mut(block * 3 * f),
                     )
                         .into_par_iter()
-                        .for_each(|(forward, energies, gq, gmu)| Last { forward, energies, gq, gmu }.run());
+                        .for_each(|(mut forward, energies, gq, gmu)| {
+                            forward.run();
+                            read_out(&network.readout, forward.q, energies, gq);
+                            gmu.fill(T::zero());
+                            network.layers[last].update.backward(energies.len(), gq, gmu, &forward.saved);
+                        });
                 }
             }
         }
@@ -237,7 +242,7 @@ impl<T: Real> NetworkPotential<T> {
                     gradients,
                 });
             match before.last_mut() {
-                None => messages.for_each(|mut messages| messages.backward()),
+                None => messages.for_each(|mut messages| messages.run()),
                 Some(Kept { mu, vectors, hidden, coefficients, .. }) => {
                     let mu = mu.as_slice();
                     (
@@ -248,9 +253,11 @@ impl<T: Real> NetworkPotential<T> {
                     )
                         .into_par_iter()
                         .for_each(|(messages, vectors, hidden, coefficients)| {
-                            let messages = LayerBackward { mu: Some(mu), ..messages };
-                            let update = &network.layers[l - 1].update;
-                            Back { messages, update, saved: Saved { vectors, hidden, coefficients } }.run();
+                            let mut messages = LayerBackward { mu: Some(mu), ..messages };
+                            messages.run();
+                            let atoms = messages.gq.len() / f;
+                            let saved = Saved { vectors, hidden, coefficients };
+                            network.layers[l - 1].update.backward(atoms, messages.gq, messages.gmu, &saved);
                         });
                 }
             }
@@ -318,7 +325,7 @@ struct LayerForward<'a, T> {
 }
 
 impl<T: Real> LayerForward<'_, T> {
-    fn forward(&mut self) {
+    fn run(&mut self) {
         let f = self.network.features;
         let atoms = self.q.len() / f;
         let own = self.first * 3 * f..(self.first + atoms) * 3 * f;
@@ -338,40 +345,6 @@ impl<T: Real> LayerForward<'_, T> {
         }
         let last = self.layer + 1 == self.network.layers.len();
         self.network.layers[self.layer].update.forward(atoms, last, self.q, self.mu, &mut self.saved);
-    }
-}
-
-/// A layer, and the sender side of the next.
-struct Middle<'a, T> {
-    forward: LayerForward<'a, T>,
-    layer: &'a Layer<T>,
-    hidden: &'a mut [T],
-    x: &'a mut [T],
-}
-
-impl<T: Real> Middle<'_, T> {
-    fn run(mut self) {
-        self.forward.forward();
-        send(self.layer, self.forward.network.features, self.forward.q, self.hidden, self.x);
-    }
-}
-
-/// The last layer, the readout, and back to between the last layer's message and update.
-struct Last<'a, T> {
-    forward: LayerForward<'a, T>,
-    energies: &'a mut [T],
-    gq: &'a mut [T],
-    gmu: &'a mut [T],
-}
-
-impl<T: Real> Last<'_, T> {
-    fn run(mut self) {
-        self.forward.forward();
-        let network = self.forward.network;
-        read_out(&network.readout, self.forward.q, self.energies, self.gq);
-        self.gmu.fill(T::zero());
-        let update = &network.layers[self.forward.layer].update;
-        update.backward(self.energies.len(), self.gq, self.gmu, &self.forward.saved);
     }
 }
 
@@ -397,7 +370,7 @@ struct LayerBackward<'a, T> {
 }
 
 impl<T: Real> LayerBackward<'_, T> {
-    fn backward(&mut self) {
+    fn run(&mut self) {
         let f = self.network.features;
         let atoms = self.gq.len() / f;
         let first = self.first;
@@ -422,21 +395,6 @@ impl<T: Real> LayerBackward<'_, T> {
             let hidden = &self.context[first * f..(first + atoms) * f];
             send_backward(&self.network.layers[self.layer], f, hidden, &gx, self.gq);
         }
-    }
-}
-
-/// The adjoint of one layer's messages, and of the update before it.
-struct Back<'a, T> {
-    messages: LayerBackward<'a, T>,
-    update: &'a Update<T>,
-    saved: Saved<'a, T>,
-}
-
-impl<T: Real> Back<'_, T> {
-    fn run(mut self) {
-        self.messages.backward();
-        let atoms = self.messages.gq.len() / self.messages.network.features;
-        self.update.backward(atoms, self.messages.gq, self.messages.gmu, &self.saved);
     }
 }
 

@@ -4,9 +4,8 @@ use super::device::Device;
 use super::graph::Graph;
 use super::layout::{Control, DeviceSample, status};
 use super::potential::collect;
-use super::state::{LARGEST_MOVE, Motion, SAMPLES, State};
-use crate::backend::{self, Backend, Evaluation};
-use crate::elements;
+use super::state::{Motion, SAMPLES, State};
+use crate::backend::{self, Backend, Evaluation, explosion};
 use crate::error::{Error, Result};
 use crate::integrate::Integrator;
 use crate::model::Model;
@@ -127,14 +126,8 @@ impl CudaBackend {
         }
         let forces = self.state.forces()?;
         let atom = forces.iter().position(|f| !f.iter().all(|x| x.is_finite())).unwrap_or(0);
-        Err(Error::Run(format!(
-            "the simulation exploded at step {}: the energy is {}, first seen at atom {} ({}); use a shorter time step \
-             or a better starting structure",
-            self.control.step,
-            network * self.state.parameters.energy_unit + self.offset,
-            atom + 1,
-            elements::symbol(self.atomic_numbers[atom])
-        )))
+        let energy = network * self.state.parameters.energy_unit + self.offset;
+        Err(explosion::no_energy(self.step(), energy, &explosion::name(atom, &self.atomic_numbers)))
     }
 
     /// Some atom is too fast: says which, and how bad it is.
@@ -143,21 +136,12 @@ impl CudaBackend {
         let network: f64 = self.state.energies()?.iter().map(|&e| e as f64).sum();
         let energy = network * self.state.parameters.energy_unit + self.offset;
         let speed = self.state.velocities()?[atom].norm();
-        let what = if energy.is_finite() && speed.is_finite() {
-            format!(
-                "the energy is {energy:.6e} eV, and atom {} ({}) would move {:.1} Å in one step, more than {LARGEST_MOVE}",
-                atom + 1,
-                elements::symbol(self.atomic_numbers[atom]),
-                speed * self.timestep
-            )
-        } else {
-            let symbol = elements::symbol(self.atomic_numbers[atom]);
-            format!("the energy is {energy}, first seen at atom {} ({symbol})", atom + 1)
-        };
-        Err(Error::Run(format!(
-            "the simulation exploded at step {}: {what}; use a shorter time step or a better starting structure",
-            self.control.step + 1
-        )))
+        let (step, name) = (self.step() + 1, explosion::name(atom, &self.atomic_numbers));
+        if energy.is_finite() && speed.is_finite() {
+            let how = explosion::too_fast("is", energy, &name, speed * self.timestep);
+            return Err(explosion::exploded(step, &how));
+        }
+        Err(explosion::no_energy(step, energy, &name))
     }
 
     /// The graph of this path, built when it is first needed and again when addresses have changed.
@@ -305,12 +289,7 @@ impl Backend for CudaBackend {
 
     fn restore(&mut self, state: &backend::State) -> Result<()> {
         let atoms = self.atomic_numbers.len();
-        if state.positions.len() != atoms || state.velocities.len() != atoms {
-            return Err(Error::Run(format!(
-                "the state has {} atoms, but the system has {atoms}; it belongs to another run",
-                state.positions.len()
-            )));
-        }
+        explosion::check_state(state, atoms)?;
         self.control = Control {
             heat: state.heat,
             kinetic: state.kinetic,

@@ -9,6 +9,7 @@ use super::memory::Buffer;
 use super::network::Network;
 use super::program::Program;
 use super::weights::SLICE;
+use crate::backend::explosion;
 use crate::error::{Error, Result};
 use crate::integrate::Integrator;
 use crate::model::Model;
@@ -22,9 +23,6 @@ pub(super) const SAMPLES: usize = 1000;
 /// Threads of a block that works on atoms, and most blocks: the sums of blocks are added by one block.
 const ATOM_THREADS: u32 = 128;
 const ATOM_BLOCKS: u32 = 128;
-/// Å that no atom moves in one step of a simulation that is worth anything.
-pub(super) const LARGEST_MOVE: f64 = 1.0;
-
 /// Memory whose size depends on the number of pairs.
 struct PairMemory {
     entries: Buffer<u8>,
@@ -154,7 +152,7 @@ impl State {
             spacing: grid.spacing,
             energy_unit: model.energy_unit,
             half_step: 0.5 * timestep,
-            fastest2: (LARGEST_MOVE / timestep).powi(2),
+            fastest2: (explosion::LARGEST_MOVE / timestep).powi(2),
             mass_velocity2: units::MASS_VELOCITY2,
             boltzmann: units::BOLTZMANN,
             total_mass: masses.iter().sum(),

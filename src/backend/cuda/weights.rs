@@ -3,6 +3,7 @@
 use super::device::Device;
 use super::layout::Pointer;
 use super::memory::Buffer;
+use crate::backend::padding::Padding;
 use crate::error::Result;
 use crate::model;
 use crate::model::FilterTable;
@@ -13,7 +14,7 @@ pub(super) const SLICE: usize = 32;
 
 /// Whole slices.
 pub(super) fn padded(count: usize) -> usize {
-    count.div_ceil(SLICE) * SLICE
+    count.next_multiple_of(SLICE)
 }
 
 /// A dense layer for both directions. Inputs and outputs are padded; what is added is zero and stays zero.
@@ -28,7 +29,8 @@ pub(super) struct Dense {
 impl Dense {
     /// From a layer whose inputs and outputs consist of so many equal parts, each of which is padded.
     pub fn new(device: &Arc<Device>, dense: &model::Dense, input_parts: usize, output_parts: usize) -> Result<Self> {
-        let (from, to) = (Padding::new(dense.inputs, input_parts), Padding::new(dense.outputs, output_parts));
+        let (from, to) =
+            (Padding::new(dense.inputs, input_parts, SLICE), Padding::new(dense.outputs, output_parts, SLICE));
         let (inputs, outputs) = (from.len(), to.len());
         let mut forward = vec![0.0; inputs * outputs];
         let mut backward = vec![0.0; inputs * outputs];
@@ -68,26 +70,6 @@ impl Dense {
     /// `[outputs]`, or null.
     pub fn bias(&self) -> Pointer {
         self.bias.as_ref().map_or(0, Buffer::pointer)
-    }
-}
-
-/// Equal parts, each padded to whole slices.
-struct Padding {
-    parts: usize,
-    part: usize,
-}
-
-impl Padding {
-    fn new(count: usize, parts: usize) -> Self {
-        Padding { parts, part: count / parts }
-    }
-
-    fn len(&self) -> usize {
-        self.parts * padded(self.part)
-    }
-
-    fn place(&self, index: usize) -> usize {
-        index / self.part * padded(self.part) + index % self.part
     }
 }
 
