@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         super::say(key_table().trim_end())?;
     }
     if arguments.devices {
-        print!("{}", devices());
+        super::say(devices().trim_end())?;
     }
     if let Some(path) = &arguments.model {
         let model = Model::load(path)?;
