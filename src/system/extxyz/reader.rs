@@ -151,8 +151,8 @@ impl<R: BufRead> Reader<R> {
             return Ok(());
         }
         Err(self.error(format!(
-            "the {atoms} atoms that line {announced} announces for frame {} end before this line, '{}'; correct the number of \
-             atoms",
+            "frame {} ends before this line, '{}', if it has as many atoms as line {announced} announces, {atoms}; correct \
+             that number",
             self.frames + 1,
             clip(&self.text())
         )))

@@ -127,8 +127,8 @@ fn errors_say_where_and_what() {
         ("2\n\nH 0 0 0\n", "a.xyz, line 4: the file ends after 1 of the 2 atoms that line 1 announces for frame 1"),
         (
             "1\n\nH 0 0 0\nH 0 0 1\n",
-            "a.xyz, line 4: the 1 atoms that line 1 announces for frame 1 end before this line, 'H 0 0 1'; correct the \
-             number of atoms",
+            "a.xyz, line 4: frame 1 ends before this line, 'H 0 0 1', if it has as many atoms as line 1 announces, 1; correct \
+             that number",
         ),
         (
             "2\n\nH 0 0 0\n2\n\nH 0 0 0\n",
