@@ -24,7 +24,7 @@ const CHUNK: u64 = 100;
 const LONGEST_HYDROGEN_BOND: f64 = 1.6;
 /// Å: atoms closer than this are a mistake in the structure, whatever the elements.
 const CLOSEST_CONTACT: f64 = 0.3;
-/// Numbers that the network keeps for every feature of an atom in a layer, at the very least.
+/// Numbers that the network on the CPU keeps for every feature of an atom in a layer, at the very least.
 const NUMBERS_A_FEATURE: f64 = 16.0;
 
 /// A run that is ready to begin: everything is loaded, checked, and the first forces are known.
@@ -68,7 +68,7 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
         other => other,
     };
     let system = system(config)?;
-    check(config, &model, &system).map_err(in_file)?;
+    check(&model, &system).map_err(in_file)?;
     place(config, model, system)
 }
 
@@ -78,14 +78,13 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
 /// # Errors
 /// An element that the model does not know, atoms on top of each other, missing velocities.
 pub fn prepare_system(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
-    check(config, &model, &system)?;
+    check(&model, &system)?;
     place(config, model, system)
 }
 
-/// Elements that the model knows, no more atoms than fit the memory, and all of them apart.
-fn check(config: &RunConfig, model: &Model, system: &System) -> Result<()> {
+/// Elements that the model knows, and atoms that are apart.
+fn check(model: &Model, system: &System) -> Result<()> {
     model.check_elements(&system.atomic_numbers)?;
-    check_memory(config, model, system)?;
     check_contacts(system)
 }
 
@@ -244,6 +243,10 @@ fn cpu<T: Real>(
     system: &System,
     reason: Option<String>,
 ) -> Result<Box<dyn Backend>> {
+    let numbers = NUMBERS_A_FEATURE * (model.features() * model.layers.len() * system.len()) as f64;
+    memory::check(numbers * size_of::<T>() as f64).map_err(|problem| {
+        Error::Structure(format!("the system has {} atoms: {problem}; use a smaller one", system.len()))
+    })?;
     let filters = if config.backend.direct_filters { Filters::Direct } else { Filters::Table };
     let potential = NetworkPotential::<T>::new(model, &system.atomic_numbers, config.skin, filters)?;
     let threads = rayon::current_num_threads();
@@ -331,18 +334,6 @@ fn system(config: &RunConfig) -> Result<System> {
     }
     let replicate = config.what("system.replicate");
     system.replicated(wanted.replicate).map_err(|error| Error::Structure(format!("{replicate}: {error}")))
-}
-
-/// Refuses a system for which the network finds no memory.
-fn check_memory(config: &RunConfig, model: &Model, system: &System) -> Result<()> {
-    let number = match config.backend.precision {
-        Precision::F32 => size_of::<f32>(),
-        Precision::F64 => size_of::<f64>(),
-    };
-    let numbers = NUMBERS_A_FEATURE * (model.features() * model.layers.len()) as f64;
-    memory::check(system.len() as f64 * numbers * number as f64).map_err(|problem| {
-        Error::Structure(format!("the system has {} atoms: {problem}; use a smaller one", system.len()))
-    })
 }
 
 /// Refuses a cell so thin that every atom sits on its own image, and a left-handed one.
