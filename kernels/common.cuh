@@ -78,6 +78,7 @@ struct Parameters {
     double* reference;  // [N][3], positions of the last list
     const double* masses;    // [N], u
     const double* half_kick; // [N], ½ Δt / m for forces in eV/Å
+    const int* species;      // [N], each atom's element: a row of what elements decide in the first layer
     double* partials;        // [128][5], sums of blocks
     double* strain;          // [N][9], eV
     int* images;    // [N][3], whole cells by which an atom is outside

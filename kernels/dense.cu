@@ -103,6 +103,13 @@ __device__ inline void product(const Parameters& p, int rows, int inputs, int ou
         if (first_row + down + i < rows) store(first_row + down + i, column, sums[i]);
 }
 
+// Four elements h become σ'(h) times their gradient.
+__device__ inline void back_through(float* h, float4 g)
+{
+    float4 v = *(const float4*)h;
+    *(float4*)h = make_float4(silu_slope(v.x) * g.x, silu_slope(v.y) * g.y, silu_slope(v.z) * g.z, silu_slope(v.w) * g.w);
+}
+
 __device__ inline float4 plus(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 
 // Y = X B + bias; no bias where the pointer is null.
@@ -143,17 +150,14 @@ dense_silu(Parameters p, int rows, int inputs, int outputs, const float* b, cons
         });
 }
 
-// Y = σ'(H) (X B), H [rows][outputs]: back through a layer and the activation before it.
+// H becomes σ'(H) (X B), [rows][outputs]: back through a layer and the activation before it.
 extern "C" __global__ void __launch_bounds__(DENSE_THREADS)
-dense_slope(Parameters p, int rows, int inputs, int outputs, const float* b, const float* x, const float* h, float* y)
+dense_slope(Parameters p, int rows, int inputs, int outputs, const float* b, const float* x, float* h)
 {
     product(p, rows, inputs, outputs, b,
         [=](int row, int k) { return *(const float4*)(x + (long long)row * inputs + k); },
         [=](int row, int column, float4 sum) {
-            long long at = (long long)row * outputs + column;
-            float4 v = *(const float4*)(h + at);
-            *(float4*)(y + at) = make_float4(silu_slope(v.x) * sum.x, silu_slope(v.y) * sum.y, silu_slope(v.z) * sum.z,
-                                             silu_slope(v.w) * sum.w);
+            back_through(h + (long long)row * outputs + column, sum);
         });
 }
 
@@ -171,20 +175,17 @@ dense_norm(Parameters p, const float* b, const float* bias, const float* q, cons
         });
 }
 
-// Back through the update's second layer: Y = σ'(H) (G B), [N][3F] to [N][F]; G is the gradient of the update's
+// Back through the update's second layer: H becomes σ'(H) (G B), [N][3F] to [N][F]; G is the gradient of the update's
 // coefficients, see `coefficient_gradient4` in update.cuh.
 extern "C" __global__ void __launch_bounds__(DENSE_THREADS)
 dense_gradient(Parameters p, Mixing mixing, const float* b, const float* gq, const float* gmu, const float* vectors,
-               const float* h, float* y, int last)
+               float* h, int last)
 {
     product(p, p.atoms, 3 * FEATURES, FEATURES, b,
         [=](int row, int k) {
             return coefficient_gradient4(mixing, gq, gmu, vectors, row, k, last);
         },
         [=](int row, int column, float4 sum) {
-            long long at = (long long)row * FEATURES + column;
-            float4 v = *(const float4*)(h + at);
-            *(float4*)(y + at) = make_float4(silu_slope(v.x) * sum.x, silu_slope(v.y) * sum.y, silu_slope(v.z) * sum.z,
-                                             silu_slope(v.w) * sum.w);
+            back_through(h + (long long)row * FEATURES + column, sum);
         });
 }

@@ -103,6 +103,12 @@ __device__ inline const float* own_table(const Parameters& p, const float* all, 
 #endif
 }
 
+// The row of what an atom sends: in the first layer that of its element.
+template <bool FIRST> __device__ inline int sender_row(const Parameters& p, int atom)
+{
+    return FIRST ? __ldg(p.species + atom) : atom;
+}
+
 __device__ inline void load_pair(const Parameters& p, unsigned at, Pair& pair)
 {
     ((int4*)&pair)[0] = __ldg((const int4*)(p.pairs + at));
@@ -111,7 +117,7 @@ __device__ inline void load_pair(const Parameters& p, unsigned at, Pair& pair)
 
 // q_i += Σ_j W^q x^q_j,  μ_i,c += Σ_j W^R x^R_j û_c + W^μ x^μ_j μ_j,c.
 // x: what atoms send, [N][3F] (student: their q, [N][F]); mu: μ before, [N][3][F]; q: before, [N][F]; out likewise.
-// FIRST: every μ is zero before.
+// FIRST: every μ is zero before, and x and q have a row for each element instead of each atom.
 template <bool FIRST>
 __device__ inline void messages(const Parameters& p, const float* all, const float* x, const float* mu, const float* q,
                                 float* q_out, float* mu_out)
@@ -130,7 +136,7 @@ __device__ inline void messages(const Parameters& p, const float* all, const flo
             load_pair(p, at, pair);
             Spline weights = spline(pair.fraction, per_angstrom);
             const float* row = table + (long long)pair.interval * 96 + c4;
-            const float* xj = x + (long long)pair.neighbor * SENDER_WIDTH + channel;
+            const float* xj = x + (long long)sender_row<FIRST>(p, pair.neighbor) * SENDER_WIDTH + channel;
             s = fma4(value(weights, coefficients(row)), load4(xj), s);
             float4 radial = value(weights, coefficients(row + 32));
             if (!STUDENT) radial = mul(radial, load4(xj + FEATURES));
@@ -155,7 +161,8 @@ __device__ inline void messages(const Parameters& p, const float* all, const flo
         long long vectors = (long long)atom * 3 * FEATURES + channel + (quarter - 1) * FEATURES;
         float4 result = quarter == 0 ? s : quarter == 1 ? m0 : quarter == 2 ? m1 : m2;
         // q and q_out may be one array.
-        float4 before = quarter == 0 ? *(const float4*)(q + scalars) : FIRST ? zero4() : load4(mu + vectors);
+        const float* own = q + (long long)sender_row<FIRST>(p, atom) * FEATURES + channel;
+        float4 before = quarter == 0 ? *(const float4*)own : FIRST ? zero4() : load4(mu + vectors);
         float4 after = make_float4(before.x + result.x, before.y + result.y, before.z + result.z, before.w + result.w);
         store4(quarter == 0 ? q_out + scalars : mu_out + vectors, after);
     }
@@ -192,7 +199,7 @@ __device__ inline void messages_adjoint(const Parameters& p, const float* all, c
     float per_angstrom = (float)(1.0 / p.spacing);
     float* gradients = (float*)(p.gradients + (long long)slice * p.capacity);
     for (int atom = blockIdx.x / SLICES * warps + threadIdx.x / 32; atom < p.atoms; atom += gridDim.x / SLICES * warps) {
-        const float* xj = x + (long long)atom * SENDER_WIDTH + channel;
+        const float* xj = x + (long long)sender_row<FIRST>(p, atom) * SENDER_WIDTH + channel;
         long long scalars = (long long)atom * FEATURES + channel, vectors = (long long)atom * 3 * FEATURES + channel;
         float4 ones = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
         float4 xq = load4(xj), xr = STUDENT ? ones : load4(xj + FEATURES), xm = zero4();

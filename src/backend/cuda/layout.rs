@@ -65,6 +65,7 @@ pub(super) struct Parameters {
     pub reference: Pointer,
     pub masses: Pointer,
     pub half_kick: Pointer,
+    pub species: Pointer,
     pub partials: Pointer,
     pub strain: Pointer,
     pub images: Pointer,

@@ -10,6 +10,7 @@ mod graph;
 mod kernels;
 mod launch;
 mod layout;
+mod many;
 mod memory;
 mod network;
 mod nvrtc;

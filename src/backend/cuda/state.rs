@@ -135,6 +135,7 @@ impl State {
             reference: reference.pointer(),
             masses: floats[0].pointer(),
             half_kick: floats[1].pointer(),
+            species: network.species(),
             partials: floats[2].pointer(),
             strain: strain.pointer(),
             images: integers[0].pointer(),
@@ -192,7 +193,6 @@ impl State {
         };
         state.set_cell(cell);
         state.point_to_pairs();
-        state.network.prepare(&mut &**device, &state.parameters)?;
         Ok(state)
     }
 
@@ -223,7 +223,7 @@ impl State {
     pub fn grow(&mut self, needed: i64) -> Result<()> {
         // Two lists are never there at once.
         self.pair_memory = PairMemory::new(&self.device, 0, self.slices)?;
-        let room = needed as usize + needed as usize / 5 + 1024;
+        let room = needed as usize + needed as usize / 16 + 1024;
         if room > i32::MAX as usize {
             return Err(Error::Run(format!(
                 "the system has {needed} neighbour pairs, more than the GPU backend can hold; use a smaller skin or system"
