@@ -46,7 +46,7 @@ extern "C" __global__ void find_pairs(Parameters p)
 __device__ inline double3 pair_gradient(const Parameters& p, const Pair& pair, long long entry, double sign)
 {
     double gd = 0, gx = 0, gy = 0, gz = 0;
-    for (int s = 0; s < SLICES; s++) {
+    for (int s = 0; s < PARTS; s++) {
         float4 g = p.gradients[s * p.capacity + entry];
         gd += (double)g.x;
         gx += (double)g.y;
@@ -67,11 +67,11 @@ __device__ inline double warp_sum(double value)
     return value;
 }
 
-// One warp an atom: F = Σ over its row of (gradient of the pair seen from the other end − gradient of the pair).
-extern "C" __global__ void collect_forces(Parameters p)
+// One warp an atom: F = Σ over its row of (gradient of the pair seen from the other end − gradient of the pair). Its lane 0
+// writes it.
+__device__ inline void collect(const Parameters& p, int atom)
 {
-    int atom = warp_index(), lane = warp_lane();
-    if (p.control->status != 0 || atom >= p.atoms) return;
+    int lane = warp_lane();
     unsigned begin = p.rows[atom];
     int count = p.inside[atom];
     double fx = 0, fy = 0, fz = 0;
@@ -91,6 +91,12 @@ extern "C" __global__ void collect_forces(Parameters p)
         p.forces[3 * atom + 1] = fy;
         p.forces[3 * atom + 2] = fz;
     }
+}
+
+extern "C" __global__ void collect_forces(Parameters p)
+{
+    int atom = warp_index();
+    if (p.control->status == 0 && atom < p.atoms) collect(p, atom);
 }
 
 // One warp an atom: its part of the strain derivative, Σ r ⊗ dE/dr over its row, [N][3][3]. Only when somebody asks.

@@ -6,6 +6,7 @@
 
 mod device;
 mod engine;
+mod few;
 mod graph;
 mod kernels;
 mod launch;

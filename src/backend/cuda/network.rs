@@ -1,6 +1,7 @@
 //! The network on the device: its weights, and the way its kernels go.
 
 use super::device::Device;
+use super::few::Few;
 use super::kernels::Switches;
 use super::launch::Sink;
 use super::layout::{Parameters, Pointer};
@@ -11,22 +12,34 @@ use crate::error::Result;
 use crate::model::{Architecture, Model};
 use std::sync::Arc;
 
+/// Up to so many atoms the network is that for few.
+const MOST_OF_FEW: usize = 512;
+
 /// See the module.
 pub(super) struct Network {
     weights: Weights,
-    many: Many,
+    way: Way,
+}
+
+enum Way {
+    Few(Box<Few>),
+    Many(Box<Many>),
 }
 
 impl Network {
     /// Which constants the kernels need for so many atoms.
     pub fn switches(device: &Device, model: &Model, atoms: usize, langevin: bool) -> Switches {
+        // Clusters share features evenly: powers of two.
+        let features = model.features().next_power_of_two().max(SLICE);
+        let readout = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs));
+        let few = device.clusters && atoms <= MOST_OF_FEW && Few::takes(features, readout);
         Switches {
-            features: padded(model.features()),
+            features: if few { features } else { padded(model.features()) },
             student: model.spec.architecture == Architecture::Student,
             // Filling the shared memory of every multiprocessor pays when many atoms then read from it.
             table_shared: table_bytes(model) <= device.shared_memory && atoms >= 4096,
             large: atoms >= 2048,
-            few: atoms <= 512,
+            few,
             langevin,
             conditional: device.has_conditional_nodes(),
         }
@@ -41,8 +54,13 @@ impl Network {
         atomic_numbers: &[u8],
     ) -> Result<Self> {
         let weights = Weights::new(device, model, switches.features, atomic_numbers)?;
-        let many = Many::new(device, program, switches, table_bytes(model), &weights, atomic_numbers.len())?;
-        Ok(Network { weights, many })
+        let atoms = atomic_numbers.len();
+        let way = if switches.few {
+            Way::Few(Box::new(Few::new(device, program, switches, &weights, atoms)?))
+        } else {
+            Way::Many(Box::new(Many::new(device, program, switches, table_bytes(model), &weights, atoms)?))
+        };
+        Ok(Network { weights, way })
     }
 
     /// Each atom's element, `[N]`.
@@ -52,7 +70,10 @@ impl Network {
 
     /// From pairs to energies and the gradients of pairs.
     pub fn record(&self, sink: &mut impl Sink, p: &Parameters) -> Result<()> {
-        self.many.record(sink, p, &self.weights)
+        match &self.way {
+            Way::Few(few) => few.record(sink, p, self.weights.student),
+            Way::Many(many) => many.record(sink, p, &self.weights),
+        }
     }
 }
 

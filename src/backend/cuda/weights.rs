@@ -1,4 +1,4 @@
-//! Weights as the kernels want them: float32, features padded to whole slices of 32 channels.
+//! Weights as the kernels want them: float32, features padded to a multiple of 32 channels.
 
 use super::device::Device;
 use super::layout::{Mixing, Pointer};
@@ -81,9 +81,13 @@ impl Weights {
             student: model.spec.architecture == Architecture::Student,
             features,
             layers: layers
-                .map(|(l, layer)| LayerWeights::new(device, layer, table(filters, l)))
+                .map(|(l, layer)| LayerWeights::new(device, layer, features, table(filters, l, features)))
                 .collect::<Result<_>>()?,
-            readout: hidden.iter().map(|dense| Dense::new(device, dense, 1, 1)).collect::<Result<_>>()?,
+            readout: hidden
+                .iter()
+                .enumerate()
+                .map(|(n, dense)| Dense::new(device, dense, [1, 1], [if n == 0 { features } else { SLICE }, SLICE]))
+                .collect::<Result<_>>()?,
             last_weight: Buffer::from(device, &last_weight)?,
             last_bias: last.bias[0] as f32,
             embedding: Buffer::from(device, &embedding)?,
@@ -104,14 +108,15 @@ impl Weights {
 }
 
 impl LayerWeights {
-    fn new(device: &Arc<Device>, layer: &model::Layer, table: Vec<f32>) -> Result<Self> {
+    fn new(device: &Arc<Device>, layer: &model::Layer, features: usize, table: Vec<f32>) -> Result<Self> {
+        let wide = [features, features];
         let context = match &layer.context {
-            Some([a, b]) => Some([Dense::new(device, a, 1, 1)?, Dense::new(device, b, 1, 3)?]),
+            Some([a, b]) => Some([Dense::new(device, a, [1, 1], wide)?, Dense::new(device, b, [1, 3], wide)?]),
             None => None,
         };
         let (channel_mix, update, mixing, epsilon) = match &layer.update {
             Update::Mixing { channel_mix, context, epsilon } => {
-                (Some(Dense::new(device, channel_mix, 1, 2)?), context, Mixing::default(), *epsilon as f32)
+                (Some(Dense::new(device, channel_mix, [1, 2], wide)?), context, Mixing::default(), *epsilon as f32)
             }
             Update::Cartesian { context, mixing } => {
                 let mut t = Mixing::default();
@@ -125,7 +130,7 @@ impl LayerWeights {
             table: Buffer::from(device, &table)?,
             context,
             channel_mix,
-            update: [Dense::new(device, &update[0], 2, 1)?, Dense::new(device, &update[1], 1, 3)?],
+            update: [Dense::new(device, &update[0], [2, 1], wide)?, Dense::new(device, &update[1], [1, 3], wide)?],
             mixing,
             epsilon,
         })
@@ -152,10 +157,10 @@ pub(super) struct Dense {
 }
 
 impl Dense {
-    /// From a layer whose inputs and outputs consist of so many equal parts, each of which is padded.
-    pub fn new(device: &Arc<Device>, dense: &model::Dense, input_parts: usize, output_parts: usize) -> Result<Self> {
+    /// From a layer whose inputs and outputs consist of so many equal parts, each of which is padded to whole units.
+    pub fn new(device: &Arc<Device>, dense: &model::Dense, parts: [usize; 2], units: [usize; 2]) -> Result<Self> {
         let (from, to) =
-            (Padding::new(dense.inputs, input_parts, SLICE), Padding::new(dense.outputs, output_parts, SLICE));
+            (Padding::new(dense.inputs, parts[0], units[0]), Padding::new(dense.outputs, parts[1], units[1]));
         let (inputs, outputs) = (from.len(), to.len());
         let mut forward = vec![0.0; inputs * outputs];
         let mut backward = vec![0.0; inputs * outputs];
@@ -198,11 +203,11 @@ impl Dense {
     }
 }
 
-/// One layer's filter table as `[slice][intervals + 3][3][32]`.
-pub(super) fn table(table: &FilterTable, layer: usize) -> Vec<f32> {
+/// One layer's filter table as `[slice][intervals + 3][3][32]`, `wide` channels in all.
+fn table(table: &FilterTable, layer: usize, wide: usize) -> Vec<f32> {
     let features = table.width / 3;
     let rows = table.intervals + 3;
-    let mut packed = vec![0.0; padded(features) * 3 * rows];
+    let mut packed = vec![0.0; wide * 3 * rows];
     for (k, row) in table.coefficients[layer].chunks_exact(table.width).enumerate() {
         for (third, values) in row.chunks_exact(features).enumerate() {
             for (channel, value) in values.iter().enumerate() {
