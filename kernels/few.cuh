@@ -94,7 +94,7 @@ __device__ inline Tile fetch(const Team& t, const float* b, const Shape& s, int 
 {
     Place at = place_of(s, tile);
     int own = s.width / CLUSTER, outputs = s.parts * s.width;
-    const float* from = b + (long long)at.input * outputs + at.column / own * s.width + t.rank * own + at.column % own;
+    const float* from = b + at.input * outputs + at.column / own * s.width + t.rank * own + at.column % own;
     Tile result;
 #pragma unroll
     for (int k = 0; k < 4; k++) result.w[k] = at.input < s.inputs ? load_now(from + k * outputs) : zero4();
@@ -117,7 +117,7 @@ __device__ inline void multiply(const Team& t, Tile tile, const float* b, const 
         Place at = place_of(s, n);
         bool on = n < tiles;
         const float* from = x + (on ? at.input : 0);
-        float* to = t.parts + (long long)(at.input / 32) * rows * columns + at.column + (upper ? 2 : 0) + (odd ? 1 : 0);
+        float* to = t.parts + at.input / 32 * rows * columns + at.column + (upper ? 2 : 0) + (odd ? 1 : 0);
 #pragma unroll 4
         for (int row = 0; row < rows; row++) {
             float4 v = *(const float4*)(from + row * stride);

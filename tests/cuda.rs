@@ -225,9 +225,9 @@ fn a_restored_state_goes_on_bit_for_bit() {
     let Some(device) = device() else { return };
     for thermostat in [None, Some(bath(0.02, true))] {
         let mut whole = start(&device, thermostat, true, None);
-        let reference = advance(&mut whole, 60);
-        assert!(reference.last().unwrap().list_rebuilds > 3);
-        for split in (0..60).step_by(17) {
+        let reference = advance(&mut whole, 40);
+        assert!(reference.last().unwrap().list_rebuilds > 1);
+        for split in (0..40).step_by(13) {
             let mut first = start(&device, thermostat, true, None);
             advance(&mut first, split);
             let state = first.state().unwrap();
@@ -235,7 +235,7 @@ fn a_restored_state_goes_on_bit_for_bit() {
             advance(&mut second, 5);
             second.restore(&state).unwrap();
             assert_eq!(second.state().unwrap(), state);
-            assert_eq!(advance(&mut second, 60 - split), reference[split as usize..], "split at {split}");
+            assert_eq!(advance(&mut second, 40 - split), reference[split as usize..], "split at {split}");
             assert_eq!(second.state().unwrap(), whole.state().unwrap());
         }
     }
@@ -259,8 +259,8 @@ fn a_trajectory_stays_close_to_that_of_the_cpu_and_may_change_over() {
         let potential = NetworkPotential::<f64>::new(&model, &system.atomic_numbers, 1.0, Filters::Direct).unwrap();
         let mut exact = CpuBackend::new(potential, system.clone(), integrator.clone(), 1, 24, "CPU".into()).unwrap();
         let mut ours = CudaBackend::new(&device, &model, &system, 1.0, &integrator, 1, 24, None).unwrap();
-        let theirs = advance(&mut exact, 100);
-        let samples = advance(&mut ours, 100);
+        let theirs = advance(&mut exact, 50);
+        let samples = advance(&mut ours, 50);
         let distance = largest(&ours.frame().unwrap().positions, &exact.frame().unwrap().positions);
         assert!(distance < 1e-3, "{distance}");
         for (a, b) in samples.iter().zip(&theirs) {
@@ -270,8 +270,8 @@ fn a_trajectory_stays_close_to_that_of_the_cpu_and_may_change_over() {
         // From one to the other and back.
         exact.restore(&ours.state().unwrap()).unwrap();
         ours.restore(&exact.state().unwrap()).unwrap();
-        advance(&mut exact, 50);
-        advance(&mut ours, 50);
+        advance(&mut exact, 20);
+        advance(&mut ours, 20);
         let distance = largest(&ours.frame().unwrap().positions, &exact.frame().unwrap().positions);
         assert!(distance < 1e-3, "{distance}");
     }

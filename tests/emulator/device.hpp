@@ -89,7 +89,35 @@ emulator_switch:
     ret
 )");
 
-inline void yield() { emulator_switch(&fibers[current].stack_pointer, scheduler); }
+inline int lanes; // threads of the launch
+inline unsigned first_block;
+inline bool rising;
+
+// Whether a fiber waits for others.
+inline bool held(int t)
+{
+    const Fiber& fiber = fibers[t];
+    return fiber.waiting == DONE || fiber.waiting == BLOCK || (fiber.waiting == CLUSTERS && fiber.arrived)
+        || (fiber.waiting == WARP && warps[t / 32].arrived[fiber.turn] < 32);
+}
+
+// Goes on with a fiber, from where `from` keeps the stack that is left.
+inline void go_on(int t, void** from)
+{
+    current = t;
+    threadIdx.x = t % blockDim.x;
+    blockIdx.x = first_block + t / blockDim.x;
+    fibers[t].waiting = NOTHING;
+    emulator_switch(from, fibers[t].stack_pointer);
+}
+
+// Leaves this fiber: the next lane of its warp goes on, if it can.
+inline void yield()
+{
+    int from = current, next = rising ? from + 1 : from - 1;
+    if (next >= 0 && next < lanes && next / 32 == from / 32 && !held(next)) go_on(next, &fibers[from].stack_pointer);
+    else emulator_switch(&fibers[from].stack_pointer, scheduler);
+}
 
 __attribute__((noinline)) inline void thread_main()
 {
@@ -103,20 +131,6 @@ inline void stop(const char* why)
 {
     fprintf(stderr, "emulator: %s, block %u, thread %d\n", why, blockIdx.x, current);
     abort();
-}
-
-// Lets a fiber go on; false when it waits for others.
-inline bool go_on(int t, unsigned first_block)
-{
-    Fiber& fiber = fibers[t];
-    if (fiber.waiting == DONE || fiber.waiting == BLOCK || (fiber.waiting == CLUSTERS && fiber.arrived)) return false;
-    if (fiber.waiting == WARP && warps[t / 32].arrived[fiber.turn] < 32) return false;
-    current = t;
-    threadIdx.x = t % blockDim.x;
-    blockIdx.x = first_block + t / blockDim.x;
-    fiber.waiting = NOTHING;
-    emulator_switch(&scheduler, fiber.stack_pointer);
-    return true;
 }
 
 // Threads of a block that have come as far as its barrier go on when all that are left have.
@@ -134,7 +148,7 @@ inline bool open_barrier(int block, int threads)
 }
 
 // Runs the blocks of one cluster, each of whose threads is a fiber.
-inline void run_cluster(int blocks, int threads, unsigned first_block)
+inline void run_cluster(int blocks, int threads)
 {
     size_t bytes = (size_t)BLOCKS * THREADS * STACK;
     if (!stacks) {
@@ -142,6 +156,7 @@ inline void run_cluster(int blocks, int threads, unsigned first_block)
         if (stacks == MAP_FAILED) stop("no memory for stacks");
     }
     int all = blocks * threads;
+    lanes = all;
     memset(warps, 0, sizeof(Warp) * ((all + 31) / 32));
     for (int t = 0; t < all; t++) {
         // As if called: the return address is thread_main, and the stack is aligned as a callee expects it.
@@ -151,7 +166,7 @@ inline void run_cluster(int blocks, int threads, unsigned first_block)
         fibers[t] = {top, NOTHING, 0, false};
     }
     // Every other cluster in falling order: what depends on the order of threads shows as another result.
-    bool rising = first_block / blocks % 2 == 0;
+    rising = first_block / blocks % 2 == 0;
     while (true) {
         bool moved = false;
         // A warp at a time, until all its lanes wait for others.
@@ -159,7 +174,12 @@ inline void run_cluster(int blocks, int threads, unsigned first_block)
             int begin = rising ? n : (all - 1 - n) / 32 * 32, end = begin + 32 < all ? begin + 32 : all;
             for (bool again = true; again;) {
                 again = false;
-                for (int k = 0; k < end - begin; k++) again |= go_on(rising ? begin + k : end - 1 - k, first_block);
+                for (int k = 0; k < end - begin; k++) {
+                    int t = rising ? begin + k : end - 1 - k;
+                    if (held(t)) continue;
+                    go_on(t, &scheduler);
+                    again = true;
+                }
                 moved |= again;
             }
         }
@@ -220,7 +240,8 @@ inline void launch(void (*kernel)(void**), unsigned blocks, const unsigned* grid
     for (unsigned y = 0; y < grid[1]; y++)
         for (unsigned x = 0; x < grid[0]; x += blocks) {
             blockIdx = {x, y, 0};
-            run_cluster(blocks, threads, x);
+            first_block = x;
+            run_cluster(blocks, threads);
         }
 }
 } // namespace emulator

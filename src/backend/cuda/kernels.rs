@@ -26,7 +26,9 @@ const MANY: &[Source] = &[
 const FEW: &[Source] = &[
     ("cluster.cuh", include_str!("../../../kernels/cluster.cuh")),
     ("few.cuh", include_str!("../../../kernels/few.cuh")),
+    ("few_messages.cuh", include_str!("../../../kernels/few_messages.cuh")),
     ("few.cu", include_str!("../../../kernels/few.cu")),
+    ("few_step.cu", include_str!("../../../kernels/few_step.cu")),
 ];
 
 /// The kernels as one program. A message of the compiler names file and line as they are in `kernels/`.
