@@ -58,7 +58,7 @@ struct Sample {
 
 // A pair (centre, neighbour) inside the cutoff: two 16-byte loads.
 struct __align__(16) Pair {
-    int neighbor;
+    int neighbor;   // its row in the network's arrays
     int entry;      // its index in the list
     int interval;   // of the filter table
     float fraction; // place in that interval, 0 to 1
@@ -82,6 +82,9 @@ struct Parameters {
     const double* masses;    // [N], u
     const double* half_kick; // [N], ½ Δt / m for forces in eV/Å
     const int* species;      // [N], each atom's element: a row of what elements decide in the first layer
+    int* order;              // [N], atoms in spatial order; with FEW as they come, and these three are not there
+    int* place;              // [N], where each atom stands in that order
+    int* kinds;              // [N], `species` in that order
     double* partials;        // [128][5], sums of blocks
     double* strain;          // [N][9], eV
     int* images;    // [N][3], whole cells by which an atom is outside
@@ -142,6 +145,12 @@ __device__ inline int warp_lane() { return threadIdx.x & 31; }
 
 // Index of this warp in the grid.
 __device__ inline int warp_index() { return (blockIdx.x * blockDim.x + threadIdx.x) >> 5; }
+
+// The network's arrays have a row for each atom, in spatial order: neighbours are near in memory too. No sum depends on
+// the order of rows. Few atoms stay as they come.
+__device__ inline int atom_of(const Parameters& p, int row) { return FEW ? row : p.order[row]; }
+__device__ inline int row_of(const Parameters& p, int atom) { return FEW ? atom : p.place[atom]; }
+__device__ inline int kind_of(const Parameters& p, int row) { return __ldg((FEW ? p.species : p.kinds) + row); }
 
 // The vector from i to its neighbour j, Å: exchanging the atoms and negating the translation negates it to the last bit.
 __device__ inline double3 pair_vector(const Parameters& p, int i, int j, int x, int y, int z)

@@ -35,7 +35,8 @@ __device__ inline void messages(const Parameters& p, const float* all, const flo
     const float* table = own_table(p, all, slice);
     int lane = warp_lane(), quarter = lane >> 3, c4 = (lane & 7) * 4, channel = slice * 32 + c4;
     float per_angstrom = (float)(1.0 / p.spacing);
-    for (int atom = blockIdx.x / SLICES * warps + threadIdx.x / 32; atom < p.atoms; atom += gridDim.x / SLICES * warps) {
+    for (int own = blockIdx.x / SLICES * warps + threadIdx.x / 32; own < p.atoms; own += gridDim.x / SLICES * warps) {
+        int atom = atom_of(p, own);
         Message sum = {zero4(), zero4(), zero4(), zero4()};
         unsigned begin = p.rows[atom], end = begin + p.inside[atom];
 #pragma unroll 1
@@ -48,12 +49,12 @@ __device__ inline void messages(const Parameters& p, const float* all, const flo
         }
         float4 s = add_groups(sum.s, 8), m0 = add_groups(sum.m0, 8), m1 = add_groups(sum.m1, 8), m2 = add_groups(sum.m2, 8);
         // Each quarter writes one of the four results.
-        long long scalars = (long long)atom * FEATURES + channel;
-        long long vectors = (long long)atom * 3 * FEATURES + channel + (quarter - 1) * FEATURES;
+        long long scalars = (long long)own * FEATURES + channel;
+        long long vectors = (long long)own * 3 * FEATURES + channel + (quarter - 1) * FEATURES;
         float4 result = quarter == 0 ? s : quarter == 1 ? m0 : quarter == 2 ? m1 : m2;
         // q and q_out may be one array.
-        const float* own = q + (long long)sender_row(p, FIRST, atom) * FEATURES + channel;
-        float4 before = quarter == 0 ? *(const float4*)own : FIRST ? zero4() : load4(mu + vectors);
+        const float* scalar = q + (long long)sender_row(p, FIRST, own) * FEATURES + channel;
+        float4 before = quarter == 0 ? *(const float4*)scalar : FIRST ? zero4() : load4(mu + vectors);
         store4(quarter == 0 ? q_out + scalars : mu_out + vectors, add(before, result));
     }
 }
@@ -87,9 +88,10 @@ __device__ inline void messages_adjoint(const Parameters& p, const float* all, c
     int lane = warp_lane(), quarter = lane >> 3, c4 = (lane & 7) * 4, channel = slice * 32 + c4;
     float per_angstrom = (float)(1.0 / p.spacing);
     float* gradients = (float*)(p.gradients + (long long)slice * p.capacity);
-    for (int atom = blockIdx.x / SLICES * warps + threadIdx.x / 32; atom < p.atoms; atom += gridDim.x / SLICES * warps) {
-        long long scalars = (long long)atom * FEATURES + channel, vectors = (long long)atom * 3 * FEATURES + channel;
-        Sender own = sender(FIRST, x + (long long)sender_row(p, FIRST, atom) * SENDER_WIDTH + channel, mu + vectors);
+    for (int own = blockIdx.x / SLICES * warps + threadIdx.x / 32; own < p.atoms; own += gridDim.x / SLICES * warps) {
+        int atom = atom_of(p, own);
+        long long scalars = (long long)own * FEATURES + channel, vectors = (long long)own * 3 * FEATURES + channel;
+        Sender sent = sender(FIRST, x + (long long)sender_row(p, FIRST, own) * SENDER_WIDTH + channel, mu + vectors);
         Gathered sum = {zero4(), zero4(), zero4(), zero4(), zero4(), zero4()};
         unsigned begin = p.rows[atom], end = begin + p.inside[atom];
 #pragma unroll 1
@@ -102,7 +104,7 @@ __device__ inline void messages_adjoint(const Parameters& p, const float* all, c
             float4 h0 = load4(gi), h1 = load4(gi + FEATURES), h2 = load4(gi + 2 * FEATURES);
             if (!on) g = h0 = h1 = h2 = zero4();
             const float* row = table + (long long)pair.interval * 96 + c4;
-            float4 r = add_adjoint(FIRST, pair, per_angstrom, row, own, g, h0, h1, h2, sum);
+            float4 r = add_adjoint(FIRST, pair, per_angstrom, row, sent, g, h0, h1, h2, sum);
             // Four sums over the quarter's 8 lanes in four exchanges: each halving sends what the other half keeps.
             bool upper = lane & 4;
             float keep0 = upper ? r.z : r.x, keep1 = upper ? r.w : r.y;

@@ -69,11 +69,8 @@ __device__ inline void load_pair(const Parameters& p, unsigned at, Pair& pair)
     ((float4*)&pair)[1] = __ldg((const float4*)(p.pairs + at) + 1);
 }
 
-// The row of what an atom sends: in the first layer that of its element.
-__device__ inline int sender_row(const Parameters& p, bool first, int atom)
-{
-    return first ? __ldg(p.species + atom) : atom;
-}
+// The row of what an atom sends, from its own row: in the first layer that of its element.
+__device__ inline int sender_row(const Parameters& p, bool first, int row) { return first ? kind_of(p, row) : row; }
 
 // Sums over pairs: of scalars, and of the three components of vectors.
 struct Message {

@@ -6,8 +6,9 @@
 // together and the lowest atom is found.
 extern "C" __global__ void find_pairs(Parameters p)
 {
-    int atom = warp_index(), lane = warp_lane(), status = p.control->status;
-    if ((status != 0 && status != STATUS_OVERLAP) || atom >= p.atoms) return;
+    int row = warp_index(), lane = warp_lane(), status = p.control->status;
+    if ((status != 0 && status != STATUS_OVERLAP) || row >= p.atoms) return;
+    int atom = atom_of(p, row);
     unsigned begin = p.rows[atom], end = p.rows[atom + 1];
     int count = 0;
     for (unsigned first = begin; first < end; first += 32) {
@@ -23,7 +24,7 @@ extern "C" __global__ void find_pairs(Parameters p)
             if (in) {
                 if (!(d > 0.0)) fail(p.control, STATUS_OVERLAP, atom);
                 double place = d / p.spacing;
-                pair.neighbor = entry.neighbor;
+                pair.neighbor = row_of(p, entry.neighbor);
                 pair.entry = (int)e;
                 pair.interval = max(min((int)place, p.intervals - 1), 0);
                 pair.fraction = (float)(place - pair.interval);
@@ -95,8 +96,8 @@ __device__ inline void collect(const Parameters& p, int atom)
 
 extern "C" __global__ void collect_forces(Parameters p)
 {
-    int atom = warp_index();
-    if (p.control->status == 0 && atom < p.atoms) collect(p, atom);
+    int row = warp_index();
+    if (p.control->status == 0 && row < p.atoms) collect(p, atom_of(p, row));
 }
 
 // One warp an atom: its part of the strain derivative, Σ r ⊗ dE/dr over its row, [N][3][3]. Only when somebody asks.

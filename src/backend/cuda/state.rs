@@ -106,6 +106,8 @@ impl State {
         let wide = |len: usize| Buffer::<f64>::zeros(device, len);
         let whole = |len: usize| Buffer::<i32>::zeros(device, len);
         let bins = 4 * atoms + 64;
+        // Few atoms stay in the order in which they come.
+        let ordered = if switches.few { 0 } else { atoms };
         let timestep = motion.as_ref().map_or(1.0, |motion| motion.integrator.timestep());
         let masses = motion.as_ref().map_or(vec![1.0; atoms], |motion| motion.masses.to_vec());
         let half_kick: Vec<f64> = masses.iter().map(|m| 0.5 * timestep * units::FORCE_PER_MASS / m).collect();
@@ -119,6 +121,9 @@ impl State {
             whole(atoms)?,
             whole(atoms + 1)?,
             whole(atoms)?,
+            whole(ordered)?,
+            whole(ordered)?,
+            whole(ordered)?,
         ];
         let parts = if switches.few { CLUSTER } else { switches.features / SLICE };
         let pair_memory = PairMemory::new(device, 32 * atoms, parts)?;
@@ -139,6 +144,9 @@ impl State {
             masses: floats[0].pointer(),
             half_kick: floats[1].pointer(),
             species: network.species(),
+            order: integers[7].pointer(),
+            place: integers[8].pointer(),
+            kinds: integers[9].pointer(),
             partials: floats[2].pointer(),
             strain: strain.pointer(),
             images: integers[0].pointer(),
@@ -410,20 +418,26 @@ impl Kernels {
                 end_step: kernel("end_step", 1, 1024)?,
             }
         };
+        let mut rebuild = vec![
+            kernel("bin_grid", 1, 1024)?,
+            kernel("bin_count", each, 256)?,
+            kernel("bin_scan", 1, 1024)?,
+            kernel("bin_fill", each, 256)?,
+        ];
+        if !switches.few {
+            rebuild.push(kernel("spatial_order", each, 256)?);
+        }
+        rebuild.extend([
+            kernel("row_count", warps, 128)?,
+            kernel("row_scan", 1, 1024)?,
+            kernel("row_fill", warps, 128)?,
+            kernel("row_sort", warps, 128)?,
+            kernel("row_reverse", warps, 128)?,
+        ]);
         Ok(Kernels {
             moved: kernel("moved", strided, ATOM_THREADS)?,
             ends,
-            rebuild: vec![
-                kernel("bin_grid", 1, 1024)?,
-                kernel("bin_count", each, 256)?,
-                kernel("bin_scan", 1, 1024)?,
-                kernel("bin_fill", each, 256)?,
-                kernel("row_count", warps, 128)?,
-                kernel("row_scan", 1, 1024)?,
-                kernel("row_fill", warps, 128)?,
-                kernel("row_sort", warps, 128)?,
-                kernel("row_reverse", warps, 128)?,
-            ],
+            rebuild,
             find_pairs: kernel("find_pairs", warps, 128)?,
             collect_forces: kernel("collect_forces", warps, 128)?,
             collect_strain: kernel("collect_strain", warps, 128)?,
