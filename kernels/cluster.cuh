@@ -1,21 +1,55 @@
-// Clusters: CLUSTER blocks that run at the same time, wait for each other and write into each other's shared memory.
+// Clusters: CLUSTER blocks that run at the same time and write into each other's shared memory.
+//
+// In an exchange every thread hands out numbers to the same place in all blocks, then waits until all that its block is to
+// get are there. A block gets what it waits for from all others, so nobody is more than one exchange ahead: the two
+// barriers that count bytes take turns, and a place may be written again two exchanges later. Nothing but the numbers is
+// waited for: a barrier over the cluster would wait for global memory too, a microsecond each time.
 #pragma once
 #include "common.cuh"
 
 #ifndef EMULATED_CLUSTERS
 #define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
 
-// All threads of the cluster arrive, then wait for each other. What was written before one arrives, to shared memory of any
-// block and to global memory, is there for all that have waited.
+// All threads of the cluster arrive, then wait for each other. What was written before one arrives is there for all that
+// have waited.
 __device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
 __device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 
-// Writes a number to the same place in the shared memory of the cluster's block `rank`.
-__device__ inline void write_to(int rank, float* at, float value)
+__device__ inline unsigned shared_address(const void* at) { return (unsigned)__cvta_generic_to_shared(at); }
+
+// Makes a block's two barriers and says so to the cluster: `cluster_wait` before anything is handed out.
+__device__ inline void open_exchange(unsigned long long* barriers)
 {
-    unsigned own = (unsigned)__cvta_generic_to_shared(at), theirs;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(theirs) : "r"(own), "r"(rank));
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(theirs), "f"(value) : "memory");
+    if (threadIdx.x < 2) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barriers + threadIdx.x)) : "memory");
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+}
+
+// Writes a number to the same place in the cluster's block `rank` and counts its bytes at that block's barrier.
+__device__ inline void send(int rank, float* at, float value, unsigned long long* barrier)
+{
+    unsigned to, counter;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(shared_address(at)), "r"(rank));
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(counter) : "r"(shared_address(barrier)), "r"(rank));
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(to), "f"(value), "r"(counter)
+                 : "memory");
+}
+
+// So many bytes are to come. One thread of the block.
+__device__ inline void expect(unsigned long long* barrier, int bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
+}
+
+// Waits until they are there; `parity` is 0 the first time, then 1, and so on.
+__device__ inline void await(unsigned long long* barrier, int parity)
+{
+    unsigned done = 0;
+    while (!done)
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done) : "r"(shared_address(barrier)), "r"(parity) : "memory");
 }
 
 // A load of what never changes that starts here and now, however late it is used.
@@ -27,18 +61,27 @@ __device__ inline float4 load_now(const float* at)
 }
 #endif
 
-__device__ inline void cluster_barrier()
-{
-    cluster_arrive();
-    cluster_wait();
-}
-
 // Rank of this block in its cluster.
 __device__ inline int cluster_rank() { return blockIdx.x % CLUSTER; }
 
+// Exchanges of a cluster, one after the other.
+struct Exchange {
+    unsigned long long* barriers; // [2], in shared memory
+    int count;                    // done so far
+};
+
 // Gives a number to all blocks.
-__device__ inline void hand_out(float* at, float value)
+__device__ inline void hand_out(const Exchange& e, float* at, float value)
 {
 #pragma unroll
-    for (int rank = 0; rank < CLUSTER; rank++) write_to(rank, at, value);
+    for (int rank = 0; rank < CLUSTER; rank++) send(rank, at, value, e.barriers + (e.count & 1));
+}
+
+// Waits until this block has got so many numbers. Every thread must call it.
+__device__ inline void finish(Exchange& e, int numbers)
+{
+    unsigned long long* barrier = e.barriers + (e.count & 1);
+    if (threadIdx.x == 0) expect(barrier, numbers * (int)sizeof(float));
+    await(barrier, e.count >> 1 & 1);
+    e.count++;
 }

@@ -5,8 +5,9 @@
 //   STUDENT       1: scalars are sent as they are and vectors are mixed in Cartesian space; 0: painn
 //   TABLE_SHARED  1: a block keeps the filter table of its 32 channels in shared memory; 0: it is read through the caches
 //   LARGE         1: tiles of matrix products for many atoms
-//   FEW           1: clusters of blocks take few atoms through a layer, see few.cu; never with LARGE
-//   CLUSTER       blocks of a cluster
+//   SPLIT         1: the network for many has so few atoms that only latency counts; never with LARGE
+//   FEW           1: clusters of blocks take few atoms through a layer, see few.cu
+//   CLUSTER       blocks of a cluster, of FEW_THREADS threads
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
 //
@@ -26,6 +27,7 @@
 #define STATUS_FAST 2     // `atom` moves faster than anything should
 #define STATUS_OVERLAP 3  // `atom` has a neighbour at its own place, or a distance that is no number
 #define STATUS_POSITION 4 // the position of `atom` is no finite number
+#define STATUS_STOPPED 5  // STATUS_FAST, in a step before
 
 // Where a run is. One of them, in device memory, read back by the host.
 struct Control {

@@ -16,7 +16,7 @@ struct Channel {
 
 // Back through a layer's update block: g_q and g_μ after it, in `gq` and `gm`, become those before it. In the last layer g_μ
 // is zero. `tile` is the first of U2ᵀ.
-__device__ inline void update_back(const Team& t, const Layer& layer, Tile tile, const Channel& c, float& gq, float* gm,
+__device__ inline void update_back(Team& t, const Layer& layer, Tile tile, const Channel& c, float& gq, float* gm,
                                    bool last)
 {
     const Shape second = {3 * FEATURES, 1, FEATURES}, first = {FEATURES, 2, FEATURES}, mixed = {2 * FEATURES, 1, FEATURES};
@@ -27,16 +27,16 @@ __device__ inline void update_back(const Team& t, const Layer& layer, Tile tile,
             s += STUDENT ? gm[k] * turned(layer.mixing, c.v, k) : c.v[k] * c.y[k];
             along += gm[k] * (STUDENT ? c.v[k] : c.y[k]);
         }
-        hand_out(g, gq);
-        hand_out(g + FEATURES, last ? 0.0f : along);
-        hand_out(g + 2 * FEATURES, STUDENT ? (last ? 0.0f : s) : gq * s);
+        hand_out(t.exchange, g, gq);
+        hand_out(t.exchange, g + FEATURES, last ? 0.0f : along);
+        hand_out(t.exchange, g + 2 * FEATURES, STUDENT ? (last ? 0.0f : s) : gq * s);
     }
-    cluster_barrier();
+    finish(t.exchange, 3 * t.atoms * FEATURES);
     multiply(t, tile, layer.update_back[1], second, t.gradients, 3 * FEATURES, t.atoms);
     tile = fetch(t, layer.update_back[0], first);
     __syncthreads();
-    if (t.mine) hand_out(t.hidden + t.local * FEATURES + t.channel, silu_slope(c.h) * total(t, second, 0));
-    cluster_barrier();
+    if (t.mine) hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu_slope(c.h) * total(t, second, 0));
+    finish(t.exchange, t.atoms * FEATURES);
     multiply(t, tile, layer.update_back[0], first, t.hidden, FEATURES, t.atoms);
     if (!STUDENT) tile = fetch(t, layer.mix_back, mixed);
     __syncthreads();
@@ -50,38 +50,41 @@ __device__ inline void update_back(const Team& t, const Layer& layer, Tile tile,
 #else
         for (int k = 0; k < 3; k++) {
             float* to = t.wide + (3 * t.local + k) * 2 * FEATURES + t.channel;
-            hand_out(to, shared_part * c.y[k] + gn * c.v[k] / c.n);
-            hand_out(to + FEATURES, shared_part * c.v[k] + gm[k] * c.a2);
+            hand_out(t.exchange, to, shared_part * c.y[k] + gn * c.v[k] / c.n);
+            hand_out(t.exchange, to + FEATURES, shared_part * c.v[k] + gm[k] * c.a2);
         }
 #endif
     }
 #if !STUDENT
-    cluster_barrier();
+    finish(t.exchange, 6 * t.atoms * FEATURES);
     multiply(t, tile, layer.mix_back, mixed, t.wide, 2 * FEATURES, 3 * t.atoms);
     __syncthreads();
     for (int k = 0; k < 3 && t.mine; k++) gm[k] += total(t, mixed, 3 * t.atoms, 3 * t.local + k, 0, t.own);
 #endif
 }
 
-// The readout, from all q in `scalars`: energies of atoms; returns ∂E/∂q of this thread's channel.
-__device__ inline float read_out(const Parameters& p, const Team& t, const Readout& readout)
+// The readout, from all q in `scalars`: energies of atoms; returns ∂E/∂q of this thread's channel. `tile` is the first of the
+// first hidden layer.
+__device__ inline float read_out(const Parameters& p, Team& t, const Readout& readout, Tile tile)
 {
     const float* x = t.scalars;
     int stride = 2 * FEATURES;
     Shape s = {FEATURES, 1, 0};
     for (int d = 0; d < readout.layers; d++) {
         s.width = readout.widths[d];
-        multiply(t, fetch(t, readout.weights[d], s), readout.weights[d], s, x, stride, t.atoms);
+        bool deepest = d + 1 == readout.layers;
+        multiply(t, tile, readout.weights[d], s, x, stride, t.atoms);
+        tile = deepest ? fetch(t, readout.back[d], {s.width, 1, s.inputs})
+                       : fetch(t, readout.weights[d + 1], {s.width, 1, readout.widths[d + 1]});
         __syncthreads();
         // Every block has all hidden values h of all layers.
         float* h = t.wide + d * t.group * FEATURES;
         int own = s.width / CLUSTER;
         for (int k = threadIdx.x; k < t.atoms * own; k += FEW_THREADS) {
             int local = k / own, column = t.rank * own + k % own;
-            hand_out(h + local * FEATURES + column, readout.bias[d][column] + total(t, s, t.atoms, local, 0, k % own));
+            hand_out(t.exchange, h + local * FEATURES + column, readout.bias[d][column] + total(t, s, t.atoms, local, 0, k % own));
         }
-        cluster_barrier();
-        bool deepest = d + 1 == readout.layers;
+        finish(t.exchange, t.atoms * s.width);
         for (int k = threadIdx.x; k < t.atoms * s.width; k += FEW_THREADS) {
             int at = k / s.width * FEATURES + k % s.width;
             t.hidden[at] = deepest ? readout.last_weight[k % s.width] * silu_slope(h[at]) : silu(h[at]);
@@ -100,21 +103,22 @@ __device__ inline float read_out(const Parameters& p, const Team& t, const Reado
     }
     for (int d = readout.layers - 1; d > 0; d--) {
         s.width = readout.widths[d - 1];
-        multiply(t, fetch(t, readout.back[d], s), readout.back[d], s, x, stride, t.atoms);
+        multiply(t, tile, readout.back[d], s, x, stride, t.atoms);
+        tile = fetch(t, readout.back[d - 1], {s.width, 1, d > 1 ? readout.widths[d - 2] : FEATURES});
         __syncthreads();
         const float* h = t.wide + (d - 1) * t.group * FEATURES;
         float* to = x == t.hidden ? t.scalars : t.hidden;
         int own = s.width / CLUSTER;
         for (int k = threadIdx.x; k < t.atoms * own; k += FEW_THREADS) {
             int local = k / own, at = local * FEATURES + t.rank * own + k % own;
-            hand_out(to + at, silu_slope(h[at]) * total(t, s, t.atoms, local, 0, k % own));
+            hand_out(t.exchange, to + at, silu_slope(h[at]) * total(t, s, t.atoms, local, 0, k % own));
         }
-        cluster_barrier();
+        finish(t.exchange, t.atoms * s.width);
         x = to;
         s.inputs = s.width;
     }
     s.width = FEATURES;
-    multiply(t, fetch(t, readout.back[0], s), readout.back[0], s, x, FEATURES, t.atoms);
+    multiply(t, tile, readout.back[0], s, x, FEATURES, t.atoms);
     __syncthreads();
     return t.mine ? total(t, s, 0) : 0.0f;
 }
@@ -130,9 +134,9 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
 {
     const Shape mixing = {FEATURES, 2, FEATURES}, update_first = {2 * FEATURES, 1, FEATURES};
     const Shape single = {FEATURES, 1, FEATURES}, triple = {FEATURES, 3, FEATURES};
-    cluster_arrive();
     Team t = make_team(p, group);
-    Tile tile = STUDENT ? fetch(t, layer.update[0], update_first) : fetch(t, layer.mix, mixing);
+    open_exchange(t.exchange.barriers);
+    Crew crew = make_crew(p, t);
     if (p.control->status != 0) {
         cluster_wait();
         return;
@@ -143,21 +147,22 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
         c.q = q[(long long)sender_row(p, first, t.atom) * FEATURES + t.channel];
         for (int k = 0; k < 3 && !first; k++) c.m[k] = mu[vectors + k * FEATURES];
     }
-    gather_messages(p, t, layer.table, layer.sent, mu, first);
+    gather_messages(p, t, crew, layer.table, layer.sent, mu, first);
+    Tile tile = STUDENT ? fetch(t, layer.update[0], update_first) : fetch(t, layer.mix, mixing);
     __syncthreads();
-    // All blocks are there before anybody writes to them.
+    // All blocks have their barriers before anybody writes to them.
     cluster_wait();
     float* own_scalars = t.scalars + t.local * 2 * FEATURES + t.channel;
     if (t.mine) {
         c.q += gathered(t, 4, 0);
-        hand_out(own_scalars, c.q);
+        hand_out(t.exchange, own_scalars, c.q);
         for (int k = 0; k < 3; k++) {
             c.m[k] += gathered(t, 4, 1 + k);
-            if (!STUDENT) hand_out(t.wide + (3 * t.local + k) * FEATURES + t.channel, c.m[k]);
+            if (!STUDENT) hand_out(t.exchange, t.wide + (3 * t.local + k) * FEATURES + t.channel, c.m[k]);
         }
     }
 #if !STUDENT
-    cluster_barrier();
+    finish(t.exchange, 4 * t.atoms * FEATURES);
     multiply(t, tile, layer.mix, mixing, t.wide, FEATURES, 3 * t.atoms);
     tile = fetch(t, layer.update[0], update_first);
     __syncthreads();
@@ -177,20 +182,21 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
             square += c.v[k] * c.v[k];
         }
         c.n = sqrtf(square + layer.epsilon);
-        hand_out(own_scalars + FEATURES, c.n);
+        hand_out(t.exchange, own_scalars + FEATURES, c.n);
     }
-    cluster_barrier();
+    finish(t.exchange, (STUDENT ? 2 : 1) * t.atoms * FEATURES);
     multiply(t, tile, layer.update[0], update_first, t.scalars, 2 * FEATURES, t.atoms);
     tile = fetch(t, layer.update[1], triple);
     __syncthreads();
     if (t.mine) {
         c.h = layer.update_bias[0][t.channel] + total(t, update_first, 0);
         if (!last) layer.hidden[scalars] = c.h;
-        hand_out(t.hidden + t.local * FEATURES + t.channel, silu(c.h));
+        hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu(c.h));
     }
-    cluster_barrier();
+    finish(t.exchange, t.atoms * FEATURES);
     multiply(t, tile, layer.update[1], triple, t.hidden, FEATURES, t.atoms);
-    if (!STUDENT && !last) tile = fetch(t, next.context[0], single);
+    if (last) tile = fetch(t, readout.weights[0], {FEATURES, 1, readout.widths[0]});
+    else if (!STUDENT) tile = fetch(t, next.context[0], single);
     __syncthreads();
     if (t.mine) {
         const float* bias = layer.update_bias[1] + t.channel;
@@ -209,11 +215,11 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
             layer.coefficients[vectors + 2 * FEATURES] = c.a3;
             q_out[scalars] = c.q;
         }
-        if (!STUDENT || last) hand_out(own_scalars, c.q);
+        if (!STUDENT || last) hand_out(t.exchange, own_scalars, c.q);
     }
     if (last) {
-        cluster_barrier();
-        float gradient = read_out(p, t, readout), gm[3] = {0.0f, 0.0f, 0.0f};
+        finish(t.exchange, t.atoms * FEATURES);
+        float gradient = read_out(p, t, readout, tile), gm[3] = {0.0f, 0.0f, 0.0f};
         tile = fetch(t, layer.update_back[1], {3 * FEATURES, 1, FEATURES});
         update_back(t, layer, tile, c, gradient, gm, true);
         if (t.mine) {
@@ -224,16 +230,16 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
     }
 #if !STUDENT
     // x = W2 σ(W1 q + b1) + b2 of the next layer.
-    cluster_barrier();
+    finish(t.exchange, t.atoms * FEATURES);
     multiply(t, tile, next.context[0], single, t.scalars, 2 * FEATURES, t.atoms);
     tile = fetch(t, next.context[1], triple);
     __syncthreads();
     if (t.mine) {
         float h = next.context_bias[0][t.channel] + total(t, single, 0);
         next.context_hidden[scalars] = h;
-        hand_out(t.hidden + t.local * FEATURES + t.channel, silu(h));
+        hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu(h));
     }
-    cluster_barrier();
+    finish(t.exchange, t.atoms * FEATURES);
     multiply(t, tile, next.context[1], triple, t.hidden, FEATURES, t.atoms);
     __syncthreads();
     for (int k = 0; k < 3 && t.mine; k++)
@@ -250,19 +256,19 @@ few_backward(const __grid_constant__ Parameters p, int group, const __grid_const
              int more)
 {
     const Shape single = {FEATURES, 1, FEATURES}, triple = {3 * FEATURES, 1, FEATURES};
-    cluster_arrive();
     Team t = make_team(p, group);
-    Tile tile = {};
-    if (!first) tile = fetch(t, STUDENT ? before.update_back[1] : layer.context_back[1], triple);
+    open_exchange(t.exchange.barriers);
+    Crew crew = make_crew(p, t);
     if (p.control->status != 0) {
         cluster_wait();
         return;
     }
-    gather_gradients(p, t, layer.table, layer.sent, before.mu, gq, gmu, first, more);
+    gather_gradients(p, t, crew, layer.table, layer.sent, before.mu, gq, gmu, first, more);
     if (first) {
         cluster_wait();
         return;
     }
+    Tile tile = fetch(t, STUDENT ? before.update_back[1] : layer.context_back[1], triple);
     Channel c = {};
     float g = 0.0f, gm[3] = {0.0f, 0.0f, 0.0f}, context_hidden = 0.0f;
     int scalars = t.atom * FEATURES + t.channel, vectors = t.atom * 3 * FEATURES + t.channel;
@@ -282,22 +288,22 @@ few_backward(const __grid_constant__ Parameters p, int group, const __grid_const
         if (!STUDENT) context_hidden = layer.context_hidden[scalars];
     }
     __syncthreads();
-    // All blocks are there before anybody writes to them.
+    // All blocks have their barriers before anybody writes to them.
     cluster_wait();
     if (t.mine) {
         for (int k = 0; k < 3; k++) {
             gm[k] += gathered(t, 6, 3 + k);
-            if (!STUDENT) hand_out(t.gradients + t.local * 3 * FEATURES + k * FEATURES + t.channel, gathered(t, 6, k));
+            if (!STUDENT) hand_out(t.exchange, t.gradients + t.local * 3 * FEATURES + k * FEATURES + t.channel, gathered(t, 6, k));
         }
         if (STUDENT) g += gathered(t, 6, 0);
     }
 #if !STUDENT
-    cluster_barrier();
+    finish(t.exchange, 3 * t.atoms * FEATURES);
     multiply(t, tile, layer.context_back[1], triple, t.gradients, 3 * FEATURES, t.atoms);
     tile = fetch(t, layer.context_back[0], single);
     __syncthreads();
-    if (t.mine) hand_out(t.hidden + t.local * FEATURES + t.channel, silu_slope(context_hidden) * total(t, triple, 0));
-    cluster_barrier();
+    if (t.mine) hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu_slope(context_hidden) * total(t, triple, 0));
+    finish(t.exchange, t.atoms * FEATURES);
     multiply(t, tile, layer.context_back[0], single, t.hidden, FEATURES, t.atoms);
     tile = fetch(t, before.update_back[1], triple);
     __syncthreads();

@@ -1,11 +1,11 @@
-// Dense layers of a cluster: each block computes its own part of the outputs, for the few atoms of the cluster.
+// Dense layers of a cluster: each block computes its own part of the outputs, for the few atoms of the cluster. A block has
+// FEW_THREADS threads.
 #pragma once
 #include "cluster.cuh"
 #include "update.cuh"
 
 // Channels that a block owns, of every F of them.
 #define OWN (FEATURES / CLUSTER)
-#define FEW_THREADS (FEATURES < 128 ? 2 * FEATURES : 512)
 
 // One layer: weights for both directions, see src/backend/cuda/weights.rs, and what the adjoint needs, [N][…].
 struct Layer {
@@ -38,6 +38,7 @@ struct Team {
     bool mine;         // this thread owns a channel of an atom
     int local, atom;   // that atom, counted in the cluster and in the system
     int own, channel;  // that channel, counted in the block and among all
+    Exchange exchange;
     // Shared memory, rows of all F channels for each atom of the cluster.
     float* wide;       // [group][3][2F]
     float* scalars;    // [group][2F]
@@ -59,7 +60,8 @@ __device__ inline Team make_team(const Parameters& p, int group)
     t.atom = t.first + t.local;
     t.own = threadIdx.x % OWN;
     t.channel = t.rank * OWN + t.own;
-    t.wide = (float*)memory;
+    t.exchange = {(unsigned long long*)memory, 0};
+    t.wide = (float*)(memory + 1);
     t.scalars = t.wide + group * 6 * FEATURES;
     t.hidden = t.scalars + group * 2 * FEATURES;
     t.gradients = t.hidden + group * FEATURES;
@@ -104,33 +106,42 @@ __device__ inline Tile fetch(const Team& t, const float* b, const Shape& s, int 
 // This thread's first tile: fetched long before it is needed.
 __device__ inline Tile fetch(const Team& t, const float* b, const Shape& s) { return fetch(t, b, s, threadIdx.x); }
 
+// A tile's part of X B for `rows` rows of X: sums over its 32 inputs, left by every other lane of eight. Not inlined: the
+// instructions of a kernel that runs once through all its layers would not fit into the cache.
+__device__ __noinline__ void multiply_rows(float4 w0, float4 w1, float4 w2, float4 w3, const float* from, int stride, float* to,
+                                           int columns, int rows)
+{
+    bool upper = warp_lane() & 4, odd = warp_lane() & 2;
+#pragma unroll 4
+    for (int row = 0; row < rows; row++) {
+        float4 v = *(const float4*)(from + row * stride);
+        float4 r = fma4(v.w, w3, fma4(v.z, w2, fma4(v.y, w1, scale(v.x, w0))));
+        // Four sums over 8 lanes in four exchanges: each halving sends what the other half keeps.
+        float keep0 = upper ? r.z : r.x, keep1 = upper ? r.w : r.y;
+        keep0 += __shfl_xor_sync(FULL, upper ? r.x : r.z, 4);
+        keep1 += __shfl_xor_sync(FULL, upper ? r.y : r.w, 4);
+        float keep = odd ? keep1 : keep0;
+        keep += __shfl_xor_sync(FULL, odd ? keep0 : keep1, 2);
+        keep += __shfl_xor_sync(FULL, keep, 1);
+        if (to && !(warp_lane() & 1)) to[row * columns] = keep;
+    }
+}
+
 // X B for `rows` rows of X, `stride` apart in shared memory, in sums of 32 inputs each: parts[inputs / 32][rows][columns].
 // `tile` is this thread's first. The block must wait before it adds them up with `total`.
 __device__ inline void multiply(const Team& t, Tile tile, const float* b, const Shape& s, const float* x, int stride, int rows)
 {
-    int columns = columns_of(s), tiles = s.inputs / 4 * (columns / 4), lane = warp_lane();
-    bool upper = lane & 4, odd = lane & 2;
+    int columns = columns_of(s), tiles = s.inputs / 4 * (columns / 4);
+    int component = (warp_lane() & 4 ? 2 : 0) + (warp_lane() & 2 ? 1 : 0);
     // Whole warps go round, since their lanes exchange sums.
     for (int n = threadIdx.x; n < (tiles + 31) / 32 * 32; n += FEW_THREADS) {
         Tile next = tile;
         if (n + FEW_THREADS < tiles) next = fetch(t, b, s, n + FEW_THREADS);
         Place at = place_of(s, n);
         bool on = n < tiles;
-        const float* from = x + (on ? at.input : 0);
-        float* to = t.parts + at.input / 32 * rows * columns + at.column + (upper ? 2 : 0) + (odd ? 1 : 0);
-#pragma unroll 4
-        for (int row = 0; row < rows; row++) {
-            float4 v = *(const float4*)(from + row * stride);
-            float4 r = fma4(v.w, tile.w[3], fma4(v.z, tile.w[2], fma4(v.y, tile.w[1], scale(v.x, tile.w[0]))));
-            // Four sums over 8 lanes in four exchanges: each halving sends what the other half keeps.
-            float keep0 = upper ? r.z : r.x, keep1 = upper ? r.w : r.y;
-            keep0 += __shfl_xor_sync(FULL, upper ? r.x : r.z, 4);
-            keep1 += __shfl_xor_sync(FULL, upper ? r.y : r.w, 4);
-            float keep = odd ? keep1 : keep0;
-            keep += __shfl_xor_sync(FULL, odd ? keep0 : keep1, 2);
-            keep += __shfl_xor_sync(FULL, keep, 1);
-            if (on && !(lane & 1)) to[row * columns] = keep;
-        }
+        float* to = t.parts + at.input / 32 * rows * columns + at.column + component;
+        multiply_rows(tile.w[0], tile.w[1], tile.w[2], tile.w[3], x + (on ? at.input : 0), stride, on ? to : nullptr, columns,
+                      rows);
         tile = next;
     }
 }

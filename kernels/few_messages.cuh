@@ -11,12 +11,13 @@
 // Warps that share an atom's pairs: at most as many as take 64 pairs at once.
 __device__ inline int members_of(const Team& t) { return min(max(WARPS / t.group, 1), 64 / GROUPS); }
 
-// Which of them this warp is; every `crews`-th atom is its own.
+// Which of them this warp is; every `crews`-th atom is its own. The first one's pairs are looked up at once.
 struct Crew {
     int members, crews, crew, member;
+    unsigned begin, end;
 };
 
-__device__ inline Crew make_crew(const Team& t)
+__device__ inline Crew make_crew(const Parameters& p, const Team& t)
 {
     Crew c;
     c.members = members_of(t);
@@ -25,6 +26,9 @@ __device__ inline Crew make_crew(const Team& t)
     // Warps that make no whole crew have no atom.
     if (c.crew >= c.crews) c.crew = t.group;
     c.member = threadIdx.x / 32 % c.members;
+    int atom = t.first + min(c.crew, t.atoms - 1);
+    c.begin = p.rows[atom];
+    c.end = c.begin + p.inside[atom];
     return c;
 }
 
@@ -35,21 +39,28 @@ __device__ inline const float* own_channels(const Parameters& p, const float* ta
 }
 
 // Messages to the cluster's atoms, by warps: parts[atom][member][4][OWN].
-__device__ inline void gather_messages(const Parameters& p, const Team& t, const float* table, const float* x,
+__device__ inline void gather_messages(const Parameters& p, const Team& t, const Crew& c, const float* table, const float* x,
                                        const float* mu, bool first)
 {
-    Crew c = make_crew(t);
     int lane = warp_lane(), within = lane % LANES * 4, group = lane / LANES, channel = t.rank * OWN + within;
     float per_angstrom = (float)(1.0 / p.spacing);
     const float* channels = own_channels(p, table, channel);
     for (int local = c.crew; local < t.atoms; local += c.crews) {
         int atom = t.first + local;
-        unsigned begin = p.rows[atom], end = begin + p.inside[atom];
+        unsigned begin = c.begin, end = c.end;
+        if (local != c.crew) {
+            begin = p.rows[atom];
+            end = begin + p.inside[atom];
+        }
         Message sum = {zero4(), zero4(), zero4(), zero4()};
+        unsigned step = c.members * GROUPS, at = begin + c.member * GROUPS + group;
+        Pair next;
+        if (at < end) load_pair(p, at, next);
 #pragma unroll 1
-        for (unsigned at = begin + c.member * GROUPS + group; at < end; at += c.members * GROUPS) {
-            Pair pair;
-            load_pair(p, at, pair);
+        for (; at < end; at += step) {
+            // The next pair travels while this one is worked on.
+            Pair pair = next;
+            if (at + step < end) load_pair(p, at + step, next);
             const float* xj = x + (long long)sender_row(p, first, pair.neighbor) * SENDER_WIDTH + channel;
             const float* mj = mu + (long long)pair.neighbor * 3 * FEATURES + channel;
             add_message(first, pair, per_angstrom, channels + (long long)pair.interval * 96, xj, mj, sum);
@@ -68,10 +79,9 @@ __device__ inline void gather_messages(const Parameters& p, const Team& t, const
 
 // The adjoint of messages at the cluster's atoms, by warps: parts[atom][member][6][OWN], in the order of `Gathered`. The
 // gradients of pairs are added up, or set where there is nothing before.
-__device__ inline void gather_gradients(const Parameters& p, const Team& t, const float* table, const float* x,
+__device__ inline void gather_gradients(const Parameters& p, const Team& t, const Crew& c, const float* table, const float* x,
                                         const float* mu, const float* gq, const float* gmu, bool first, bool more)
 {
-    Crew c = make_crew(t);
     int lane = warp_lane(), within = lane % LANES * 4, group = lane / LANES, channel = t.rank * OWN + within;
     float per_angstrom = (float)(1.0 / p.spacing);
     const float* channels = own_channels(p, table, channel);
@@ -80,13 +90,20 @@ __device__ inline void gather_gradients(const Parameters& p, const Team& t, cons
         int atom = t.first + local;
         Sender own = sender(first, x + (long long)sender_row(p, first, atom) * SENDER_WIDTH + channel,
                             mu + (long long)atom * 3 * FEATURES + channel);
-        unsigned begin = p.rows[atom], end = begin + p.inside[atom];
+        unsigned begin = c.begin, end = c.end;
+        if (local != c.crew) {
+            begin = p.rows[atom];
+            end = begin + p.inside[atom];
+        }
         Gathered sum = {zero4(), zero4(), zero4(), zero4(), zero4(), zero4()};
+        unsigned step = c.members * GROUPS, from = begin + c.member * GROUPS;
+        Pair next;
+        if (from < end) load_pair(p, min(from + group, end - 1), next);
 #pragma unroll 1
-        for (unsigned from = begin + c.member * GROUPS; from < end; from += c.members * GROUPS) {
+        for (; from < end; from += step) {
             bool on = from + group < end;
-            Pair pair;
-            load_pair(p, on ? from + group : end - 1, pair);
+            Pair pair = next;
+            if (from + step < end) load_pair(p, min(from + step + group, end - 1), next);
             const float* gi = gmu + (long long)pair.neighbor * 3 * FEATURES + channel;
             float4 g = load4(gq + (long long)pair.neighbor * FEATURES + channel);
             float4 h0 = load4(gi), h1 = load4(gi + FEATURES), h2 = load4(gi + 2 * FEATURES);

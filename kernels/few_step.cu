@@ -4,28 +4,32 @@
 // The whole beginning of a step, and whether the list is due. One block.
 extern "C" __global__ void __launch_bounds__(1024) few_begin(Parameters p, unsigned long long rebuild)
 {
-    if (p.control->status == 0) {
+    int status = p.control->status;
+    // Everybody has looked before anybody writes.
+    __syncthreads();
+    if (status == 0) {
         begin(p);
 #if LANGEVIN
         __syncthreads();
         finish_bath(p);
 #endif
+    } else {
+        stop_for_good(p, status);
     }
     __syncthreads();
     if (threadIdx.x == 0) set_conditional(rebuild, p.control->rebuild != 0 && p.control->status == 0);
 }
 
-// The whole end of a step: forces, second half kick, counting. One cluster.
+// The whole end of a step: forces, second half kick, counting. One cluster. A status that is set here stops no thread.
 extern "C" __global__ void CLUSTERED __launch_bounds__(512) few_end(Parameters p, unsigned long long again)
 {
     int status = p.control->status;
-    // Everybody has looked before anybody complains.
-    cluster_barrier();
-    if (status == 0)
+    if (status == 0 || status == STATUS_FAST)
         for (int atom = warp_index(); atom < p.atoms; atom += CLUSTER * blockDim.x / 32) {
             collect(p, atom);
             if (warp_lane() == 0) kick(p, atom);
         }
-    cluster_barrier();
+    cluster_arrive();
+    cluster_wait();
     if (cluster_rank() == 0) end(p, 1, again);
 }

@@ -90,9 +90,17 @@ __device__ inline void begin(const Parameters& p)
 #endif
 }
 
+// Keeps the end of a step from going on with what failed in a step before. One thread is enough.
+__device__ inline void stop_for_good(const Parameters& p, int status)
+{
+    if (status == STATUS_FAST && blockIdx.x == 0 && threadIdx.x == 0) p.control->status = STATUS_STOPPED;
+}
+
 extern "C" __global__ void begin_step(Parameters p)
 {
-    if (p.control->status == 0) begin(p);
+    int status = p.control->status;
+    if (status == 0) begin(p);
+    else stop_for_good(p, status);
 }
 
 #if LANGEVIN

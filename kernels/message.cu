@@ -6,8 +6,10 @@
 // row in order, then the quarters are added; so neither grid nor table's place changes a bit.
 #include "message.cuh"
 
+// For few atoms registers buy loads in flight, for many they would cost warps.
 #define MESSAGE_THREADS (TABLE_SHARED ? 384 : 128)
-#define MESSAGE_BLOCKS (TABLE_SHARED ? 1 : 4)
+#define MESSAGE_BLOCKS (TABLE_SHARED || SPLIT ? 1 : 4)
+#define PAIRS_AT_ONCE (SPLIT ? 2 : 1)
 
 // The table of this block's channels: in shared memory, or where it lies. Layout of `all`: [slice][intervals + 3][3][32].
 __device__ inline const float* own_table(const Parameters& p, const float* all, int slice)
@@ -39,7 +41,7 @@ __device__ inline void messages(const Parameters& p, const float* all, const flo
         int atom = atom_of(p, own);
         Message sum = {zero4(), zero4(), zero4(), zero4()};
         unsigned begin = p.rows[atom], end = begin + p.inside[atom];
-#pragma unroll 1
+#pragma unroll PAIRS_AT_ONCE
         for (unsigned at = begin + quarter; at < end; at += 4) {
             Pair pair;
             load_pair(p, at, pair);
@@ -94,7 +96,7 @@ __device__ inline void messages_adjoint(const Parameters& p, const float* all, c
         Sender sent = sender(FIRST, x + (long long)sender_row(p, FIRST, own) * SENDER_WIDTH + channel, mu + vectors);
         Gathered sum = {zero4(), zero4(), zero4(), zero4(), zero4(), zero4()};
         unsigned begin = p.rows[atom], end = begin + p.inside[atom];
-#pragma unroll 1
+#pragma unroll PAIRS_AT_ONCE
         for (unsigned first = begin; first < end; first += 4) {
             bool on = first + quarter < end;
             Pair pair;

@@ -37,6 +37,7 @@ const SWITCHES: Switches = Switches {
     table_shared: true,
     large: true,
     few: false,
+    split: false,
     langevin: true,
     conditional: true,
 };
@@ -73,7 +74,7 @@ fn kernels_compile_for_every_size_and_switch() {
         Switches { features: 64, student: true, conditional: false, ..few },
         Switches { features: 256, ..few },
         Switches { few: false, ..few },
-        Switches { features: 96, student: true, few: false, ..few },
+        Switches { features: 96, student: true, few: false, split: true, ..few },
         Switches { features: 256, langevin: false, ..SWITCHES },
         Switches { features: 256, student: true, ..SWITCHES },
     ] {

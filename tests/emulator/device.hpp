@@ -15,6 +15,7 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 #define __grid_constant__
+#define __noinline__ __attribute__((noinline))
 #define DYNAMIC_SHARED(type, name) type* name = (type*)emulator::own_shared()
 #define EMULATED_CLUSTERS
 #define CLUSTERED
@@ -40,7 +41,7 @@ inline uint3 threadIdx, blockIdx, blockDim, gridDim;
 extern "C" inline void cudaGraphSetConditional(unsigned long long handle, unsigned value) { *(unsigned*)handle = value; }
 
 namespace emulator {
-enum Waiting { NOTHING, BLOCK, WARP, CLUSTERS, DONE };
+enum Waiting { NOTHING, BLOCK, WARP, CLUSTERS, BYTES, DONE };
 struct Warp {
     unsigned long long values[2][32];
     int arrived[2];
@@ -50,6 +51,13 @@ struct Fiber {
     Waiting waiting;
     int turn;     // which of its warp's two exchanges comes next
     bool arrived; // at the cluster's barrier
+    struct Bytes* barrier; // whose bytes it waits for
+    unsigned parity;
+};
+// A barrier in shared memory that counts bytes, in the eight bytes that it has on a GPU.
+struct Bytes {
+    int missing; // still to come, negative when they came before they were expected
+    unsigned short expected, parity;
 };
 // Fibers are numbered block by block of a cluster.
 // Stacks do not begin at the same place in the cache.
@@ -98,7 +106,8 @@ inline bool held(int t)
 {
     const Fiber& fiber = fibers[t];
     return fiber.waiting == DONE || fiber.waiting == BLOCK || (fiber.waiting == CLUSTERS && fiber.arrived)
-        || (fiber.waiting == WARP && warps[t / 32].arrived[fiber.turn] < 32);
+        || (fiber.waiting == WARP && warps[t / 32].arrived[fiber.turn] < 32)
+        || (fiber.waiting == BYTES && fiber.barrier->parity == fiber.parity);
 }
 
 // Goes on with a fiber, from where `from` keeps the stack that is left.
@@ -163,7 +172,7 @@ inline void run_cluster(int blocks, int threads)
         void** top = (void**)(stacks + (size_t)(t + 1) * STACK) - 3;
         *--top = (void*)thread_main;
         for (int k = 0; k < 6; k++) *--top = nullptr;
-        fibers[t] = {top, NOTHING, 0, false};
+        fibers[t] = {top, NOTHING, 0, false, nullptr, 0};
     }
     // Every other cluster in falling order: what depends on the order of threads shows as another result.
     rising = first_block / blocks % 2 == 0;
@@ -275,11 +284,54 @@ inline void cluster_wait()
     emulator::yield();
 }
 
-inline void write_to(int rank, float* at, float value)
+inline void open_exchange(unsigned long long* barriers)
+{
+    if (threadIdx.x < 2) barriers[threadIdx.x] = 0;
+    cluster_arrive();
+}
+
+// Where the same place is in another block of the cluster.
+template <class T> T* place_in(int rank, T* at)
 {
     size_t offset = (char*)at - emulator::own_shared();
     if (offset >= emulator::SHARED) emulator::stop("a write to another block's shared memory is not to shared memory");
-    *(float*)(emulator::dynamic_shared + rank * emulator::SHARED + offset) = value;
+    return (T*)(emulator::dynamic_shared + rank * emulator::SHARED + offset);
+}
+
+namespace emulator {
+inline void turn_over(Bytes* barrier)
+{
+    if (!barrier->expected || barrier->missing != 0) return;
+    barrier->expected = 0;
+    barrier->parity ^= 1;
+}
+} // namespace emulator
+
+inline void send(int rank, float* at, float value, unsigned long long* barrier)
+{
+    *place_in(rank, at) = value;
+    emulator::Bytes* bytes = (emulator::Bytes*)place_in(rank, barrier);
+    bytes->missing -= sizeof value;
+    emulator::turn_over(bytes);
+}
+
+inline void expect(unsigned long long* barrier, int count)
+{
+    emulator::Bytes* bytes = (emulator::Bytes*)barrier;
+    if (bytes->expected) emulator::stop("a barrier expects bytes twice");
+    bytes->expected = 1;
+    bytes->missing += count;
+    emulator::turn_over(bytes);
+}
+
+inline void await(unsigned long long* barrier, int parity)
+{
+    emulator::Fiber& fiber = emulator::fibers[emulator::current];
+    fiber.barrier = (emulator::Bytes*)barrier;
+    fiber.parity = parity;
+    if (fiber.barrier->parity != parity) return;
+    fiber.waiting = emulator::BYTES;
+    emulator::yield();
 }
 
 inline float4 load_now(const float* at) { return *(const float4*)at; }

@@ -1,7 +1,7 @@
 //! The network for few atoms: one kernel between two exchanges of messages, each for clusters of blocks.
 
 use super::device::Device;
-use super::kernels::{CLUSTER, Switches};
+use super::kernels::CLUSTER;
 use super::launch::{Kernel, Sink, launch};
 use super::layout::{LayerData, Parameters, Pointer, ReadoutData};
 use super::memory::Buffer;
@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// Shared memory that every device with clusters gives a block, bytes.
 const SHARED: usize = 96 * 1024;
-/// Clusters that a large device runs at the same time; with more atoms each has more.
-const CLUSTERS: usize = 16;
+/// Clusters that a large device runs at the same time, a block on each multiprocessor.
+const CLUSTERS: usize = 15;
 
 /// See the module.
 pub(super) struct Few {
@@ -33,19 +33,14 @@ pub(super) struct Few {
 }
 
 impl Few {
-    /// Whether the kernels are made for this readout.
-    pub fn takes(features: usize, readout: impl ExactSizeIterator<Item = usize>) -> bool {
-        readout.len() <= ReadoutData::LAYERS && { readout }.all(|width| width <= features)
+    /// Whether so many atoms are few: all clusters run at the same time. `readout`: widths of the readout's hidden layers.
+    pub fn takes(features: usize, atoms: usize, readout: impl ExactSizeIterator<Item = usize>) -> bool {
+        let made_for = readout.len() <= ReadoutData::LAYERS && { readout }.all(|width| width <= features);
+        made_for && atoms <= CLUSTERS * most(features)
     }
 
     /// Reserves memory.
-    pub fn new(
-        device: &Arc<Device>,
-        program: &mut Program,
-        switches: &Switches,
-        weights: &Weights,
-        atoms: usize,
-    ) -> Result<Self> {
+    pub fn new(device: &Arc<Device>, program: &mut Program, weights: &Weights, atoms: usize) -> Result<Self> {
         let (f, count) = (weights.features, weights.layers.len());
         let mut memory = Vec::new();
         let mut some = |wanted: bool, width: usize| -> Result<Pointer> {
@@ -90,14 +85,11 @@ impl Few {
             (readout.weights[n], readout.bias[n], readout.back[n]) = (dense.forward(), dense.bias(), dense.backward());
             readout.widths[n] = dense.outputs;
         }
-        let threads = switches.few_threads();
-        let bytes = |group: usize| shared_floats(f, threads, group) * size_of::<f32>();
-        let most = (1..=CLUSTERS).rev().find(|&group| bytes(group) <= SHARED).unwrap_or(1);
-        let group = atoms.div_ceil(CLUSTERS).min(most);
+        let group = atoms.div_ceil(CLUSTERS);
         let mut kernel = |name| {
-            let (grid, shared) = ((atoms.div_ceil(group) * CLUSTER) as u32, bytes(group));
+            let (grid, shared) = ((atoms.div_ceil(group) * CLUSTER) as u32, shared_bytes(f, group));
             let function = program.function(name, shared)?;
-            Ok(Kernel { name, function, grid: (grid, 1), threads: threads as u32, shared: shared as u32 })
+            Ok(Kernel { name, function, grid: (grid, 1), threads: threads(f) as u32, shared: shared as u32 })
         };
         let zeros = |width: usize| Buffer::zeros(device, atoms * width);
         Ok(Few {
@@ -142,11 +134,24 @@ impl Few {
     }
 }
 
-/// Shared memory of a block: rows of features and partial sums as in kernels/few.cuh.
-fn shared_floats(features: usize, threads: usize, group: usize) -> usize {
+/// Threads of a block.
+pub(super) fn threads(features: usize) -> usize {
+    if features < 128 { 2 * features } else { 512 }
+}
+
+/// Most atoms of a cluster: they fit into the shared memory, and no thread has channels of two atoms.
+fn most(features: usize) -> usize {
+    (1..=threads(features) * CLUSTER / features)
+        .rev()
+        .find(|&group| shared_bytes(features, group) <= SHARED)
+        .unwrap_or(0)
+}
+
+/// Shared memory of a block: two barriers, rows of features, and partial sums as in kernels/few.cuh.
+fn shared_bytes(features: usize, group: usize) -> usize {
     let own = features / CLUSTER;
     // The channel mix has the most: a sum of each 32 inputs for three rows of an atom and twice the channels. A readout
     // has no more than that of one row. Warps of an atom gather up to six values.
-    let parts = (features / 32 * 6 * group * own).max((threads / 32).max(group) * 6 * own);
-    12 * group * features + parts
+    let parts = (features / 32 * 6 * group * own).max((threads(features) / 32).max(group) * 6 * own);
+    16 + (12 * group * features + parts) * size_of::<f32>()
 }

@@ -1,5 +1,6 @@
 //! The kernels' sources and the constants that they are compiled with.
 
+use super::few;
 use super::layout::{Control, DeviceSample, LayerData, Parameters, ReadoutData};
 
 /// Blocks of a cluster: the most that every device with clusters runs.
@@ -57,8 +58,10 @@ pub struct Switches {
     pub table_shared: bool,
     /// Tiles for many atoms.
     pub large: bool,
-    /// The network for few atoms, which needs clusters; never with `large` or `table_shared`.
+    /// The network for few atoms, which needs clusters; never with `large`, `split` or `table_shared`.
     pub few: bool,
+    /// Few atoms in the network for many: latency counts; never with `large` or `table_shared`.
+    pub split: bool,
     /// With a heat bath.
     pub langevin: bool,
     /// With conditional graph nodes.
@@ -68,12 +71,11 @@ pub struct Switches {
 impl Switches {
     /// Rows and columns of a tile of a matrix product, and the threads that make it: as in kernels/dense.cu.
     pub(super) fn tile(&self) -> (u32, u32, u32) {
-        if self.large { (128, 64, 256) } else { (16, 32, 128) }
-    }
-
-    /// Threads of a block of the network for few atoms: as in kernels/few.cuh.
-    pub(super) fn few_threads(&self) -> usize {
-        if self.features < 128 { 2 * self.features } else { 512 }
+        match (self.large, self.split) {
+            (true, _) => (128, 64, 256),
+            (false, true) => (16, 32, 512),
+            (false, false) => (16, 32, 128),
+        }
     }
 }
 
@@ -86,7 +88,9 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("STUDENT", switches.student as usize),
         ("TABLE_SHARED", switches.table_shared as usize),
         ("LARGE", switches.large as usize),
+        ("SPLIT", switches.split as usize),
         ("FEW", switches.few as usize),
+        ("FEW_THREADS", few::threads(switches.features)),
         ("CLUSTER", CLUSTER),
         ("LANGEVIN", switches.langevin as usize),
         ("CONDITIONAL", switches.conditional as usize),

@@ -12,9 +12,6 @@ use crate::error::Result;
 use crate::model::{Architecture, Model};
 use std::sync::Arc;
 
-/// Up to so many atoms the network is that for few.
-const MOST_OF_FEW: usize = 512;
-
 /// See the module.
 pub(super) struct Network {
     weights: Weights,
@@ -32,7 +29,7 @@ impl Network {
         // Clusters share features evenly: powers of two.
         let features = model.features().next_power_of_two().max(SLICE);
         let readout = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs));
-        let few = device.clusters && atoms <= MOST_OF_FEW && Few::takes(features, readout);
+        let few = device.clusters && Few::takes(features, atoms, readout);
         Switches {
             features: if few { features } else { padded(model.features()) },
             student: model.spec.architecture == Architecture::Student,
@@ -40,6 +37,7 @@ impl Network {
             table_shared: table_bytes(model) <= device.shared_memory && atoms >= 4096,
             large: atoms >= 2048,
             few,
+            split: !few && atoms <= 512,
             langevin,
             conditional: device.has_conditional_nodes(),
         }
@@ -56,7 +54,7 @@ impl Network {
         let weights = Weights::new(device, model, switches.features, atomic_numbers)?;
         let atoms = atomic_numbers.len();
         let way = if switches.few {
-            Way::Few(Box::new(Few::new(device, program, switches, &weights, atoms)?))
+            Way::Few(Box::new(Few::new(device, program, &weights, atoms)?))
         } else {
             Way::Many(Box::new(Many::new(device, program, switches, table_bytes(model), &weights, atoms)?))
         };

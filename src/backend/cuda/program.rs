@@ -166,6 +166,7 @@ mod tests {
             table_shared: false,
             large: false,
             few: false,
+            split: false,
             langevin: false,
             conditional: false,
         };
@@ -177,6 +178,7 @@ mod tests {
             name(&Switches { table_shared: true, ..switches }),
             name(&Switches { large: true, ..switches }),
             name(&Switches { few: true, ..switches }),
+            name(&Switches { split: true, ..switches }),
             name(&Switches { langevin: true, ..switches }),
             name(&Switches { conditional: true, ..switches }),
             cache_name(12_000, "", &compile_options("sm_90", &switches)),

@@ -408,7 +408,10 @@ impl Kernels {
         let strided = atoms.div_ceil(ATOM_THREADS).min(ATOM_BLOCKS);
         let (each, warps) = (atoms.div_ceil(256), atoms.div_ceil(4));
         let ends = if switches.few {
-            Ends::Few { begin: kernel("few_begin", 1, 1024)?, end: kernel("few_end", CLUSTER as u32, 512)? }
+            Ends::Few {
+                begin: kernel("few_begin", 1, atoms.next_multiple_of(32).min(1024))?,
+                end: kernel("few_end", CLUSTER as u32, 512)?,
+            }
         } else {
             Ends::Many {
                 begin_step: kernel("begin_step", strided, ATOM_THREADS)?,
