@@ -153,16 +153,19 @@ impl<P: Potential> Backend for CpuBackend<P> {
     }
 
     fn advance(&mut self, steps: u64, stop: &AtomicBool, samples: &mut Vec<Sample>) -> Result<()> {
-        for _ in 0..steps {
-            if stop.load(Ordering::Relaxed) {
-                break;
+        // On one of the pool's threads: from outside, every parallel pass would wait for one of them to wake.
+        rayon::scope(|_| {
+            for _ in 0..steps {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                self.take_step()?;
+                if self.step.is_multiple_of(self.log_interval) {
+                    samples.push(self.current_sample());
+                }
             }
-            self.take_step()?;
-            if self.step.is_multiple_of(self.log_interval) {
-                samples.push(self.current_sample());
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn sample(&mut self) -> Result<Sample> {
