@@ -60,7 +60,7 @@ fn water_is_timed_and_written() {
     // Liquid water has some fifty neighbours within 5 Å.
     assert!((50.0..58.0).contains(&(number(&rows[1], "pairs") / 192.0)), "{rows:?}");
     for (row, name) in rows.iter().zip(["water-12.xyz", "water-192.xyz"]) {
-        let start = structure::read_structure(&bench.path("starts").join(name), 0).unwrap();
+        let start = structure::read_structure(bench.path("starts").join(name), 0).unwrap();
         assert_eq!(start.len() as f64, number(row, "atoms"));
         assert_eq!(start.cell.is_periodic(), !row["volume_angstrom3"].is_null());
     }

@@ -1,32 +1,28 @@
 //! `verlet bench`: how fast whole steps are on this machine.
 
+mod progress;
+mod subjects;
+
 use super::info;
 use crate::backend::cuda::{self, CudaPotential};
-use crate::bench::{self, Device, HEADER, Machine, Measured, Memory, Plan, Row, measure};
+use crate::bench::{Device, HEADER, Machine, Measured, Memory, Plan, Row, measure};
 use crate::config::{self, InitialVelocities, Precision, RunConfig};
-use crate::elements;
 use crate::error::{Error, Result, reason};
 use crate::model::Model;
 use crate::neighbors::NeighborList;
 use crate::output::create_new;
 use crate::setup;
-use crate::system::{System, extxyz, structure};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use progress::Progress;
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use subjects::Subject;
 
 /// The model that the repository ships, from its top.
 const SHIPPED: &str = "inputs/models/ethanol-water-v1.safetensors";
-/// Atoms of the systems that are timed when nobody says how many.
-const ON_CPU: [u64; 8] = [10, 20, 50, 100, 192, 1023, 3072, 10_239];
-const ON_GPU: [u64; 11] = [10, 20, 50, 100, 192, 1023, 3072, 10_239, 32_766, 102_399, 999_999];
 /// K, of the initial velocities.
 const TEMPERATURE: f64 = 300.0;
-/// Time between lines of progress where there is no terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -66,7 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         super::set_threads(usize::try_from(threads).unwrap_or(usize::MAX))?;
     }
     let (device, note) = device(arguments, &model)?;
-    let subjects = subjects(arguments, &device, &model)?;
+    let subjects = subjects::subjects(arguments, &device, &model)?;
     // A file that is in the way is better known now than afterwards.
     let file = arguments.json.as_deref().map(create_new).transpose()?;
     let stop = super::stop_flag()?;
@@ -136,44 +132,6 @@ fn device(arguments: &Arguments, model: &Model) -> Result<(Device, String)> {
     }
 }
 
-/// What is to be timed.
-enum Subject {
-    Water(u64),
-    File(PathBuf, System),
-}
-
-fn subjects(arguments: &Arguments, device: &Device, model: &Model) -> Result<Vec<Subject>> {
-    if !arguments.structure.is_empty() {
-        return arguments
-            .structure
-            .iter()
-            .map(|file| {
-                let system = structure::read_structure(file, 0)?;
-                let fits = model.check_elements(&system.atomic_numbers);
-                fits.map_err(|error| Error::Structure(format!("{}: {error}", file.display())))?;
-                Ok(Subject::File(file.clone(), system))
-            })
-            .collect();
-    }
-    if ![1, 8].iter().all(|z| model.spec.elements.contains(z)) {
-        return Err(Error::Input(format!(
-            "the model {} knows {}, but not both H and O of water; time a system of your own with --structure FILE",
-            model.name,
-            elements::list(&model.spec.elements)
-        )));
-    }
-    let mut sizes = arguments.sizes.clone();
-    if sizes.is_empty() {
-        sizes = match device {
-            Device::Cpu => ON_CPU.to_vec(),
-            Device::Cuda(_) => ON_GPU.to_vec(),
-        };
-    }
-    sizes.sort_unstable();
-    sizes.dedup();
-    Ok(sizes.into_iter().map(Subject::Water).collect())
-}
-
 /// As a run has them, at constant energy.
 fn settings(arguments: &Arguments, device: &Device) -> RunConfig {
     let mut config = RunConfig::default();
@@ -232,16 +190,12 @@ impl Bench<'_> {
 
     /// Times one system; nothing when it was stopped. What goes wrong with this system alone is in its row.
     fn row(&self, subject: &Subject, memory: &Memory, mut progress: Progress) -> Result<Option<Row>> {
-        let made = match subject {
-            Subject::Water(atoms) => bench::water(usize::try_from(*atoms).unwrap_or(usize::MAX)),
-            Subject::File(_, system) => Ok(system.clone()),
-        };
-        let system = match made {
+        let system = match subject.make() {
             Ok(system) => system,
             Err(error) => return Ok(Some(Row::without_system(subject.atoms(), error.to_string()))),
         };
         if let Some(folder) = &self.arguments.write_structures {
-            write(&system, folder, subject)?;
+            subjects::write(&system, folder, subject)?;
         }
         let list = NeighborList::build(&system.positions, &system.cell, self.model.cutoff());
         let mut row = Row::new(subject.name(&system), &system, list.ok().map(|list| list.len()));
@@ -287,88 +241,5 @@ impl Bench<'_> {
             "stopped": self.stop.load(Ordering::Relaxed),
             "systems": rows.iter().map(|row| row.json(timestep)).collect::<Vec<_>>(),
         })
-    }
-}
-
-impl Subject {
-    fn atoms(&self) -> u64 {
-        match self {
-            Subject::Water(atoms) => *atoms,
-            Subject::File(_, system) => system.len() as u64,
-        }
-    }
-
-    fn name(&self, system: &System) -> String {
-        match self {
-            Subject::Water(_) if system.cell.is_periodic() => "water box".into(),
-            Subject::Water(_) => "water droplet".into(),
-            Subject::File(path, _) => path.display().to_string(),
-        }
-    }
-}
-
-/// Into `folder`, which is made where it is missing.
-fn write(system: &System, folder: &Path, subject: &Subject) -> Result<()> {
-    let path = match subject {
-        Subject::Water(_) => folder.join(format!("water-{}.xyz", system.len())),
-        Subject::File(file, _) => folder.join(file.with_extension("xyz").file_name().unwrap_or_default()),
-    };
-    std::fs::create_dir_all(folder).map_err(|error| {
-        Error::Output(format!("the folder {} cannot be created: {}", folder.display(), reason(&error)))
-    })?;
-    let mut writer = extxyz::Writer::new(std::io::BufWriter::new(create_new(&path)?), &path.display().to_string());
-    writer.write(&extxyz::Frame::new(system.clone()))?;
-    writer.finish().map(drop)
-}
-
-/// Which system is timed and how long it still takes: a bar on a terminal, plain lines elsewhere.
-struct Progress {
-    number: usize,
-    of: usize,
-    atoms: usize,
-    begun: Instant,
-    last_line: Instant,
-    bar: Option<ProgressBar>,
-}
-
-impl Progress {
-    fn new(number: usize, of: usize) -> Self {
-        let now = Instant::now();
-        Progress { number: number + 1, of, atoms: 0, begun: now, last_line: now, bar: None }
-    }
-
-    fn begin(&mut self, atoms: usize) {
-        self.atoms = atoms;
-        if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
-            let style = ProgressStyle::with_template("{bar:24} {percent:>3}%  {msg}  ETA {eta}");
-            bar.set_style(style.expect("the template is well-formed"));
-            bar.set_message(self.what());
-            self.bar = Some(bar);
-        }
-    }
-
-    fn what(&self) -> String {
-        format!("system {} of {}, {} atoms", self.number, self.of, self.atoms)
-    }
-
-    fn tell(&mut self, done: usize, of: usize) {
-        if done == 1 {
-            self.begun = Instant::now();
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-        } else if self.last_line.elapsed() >= LINE_INTERVAL && done > 1 {
-            self.last_line = Instant::now();
-            let left = self.begun.elapsed().as_secs_f64() / (done - 1) as f64 * (of - done) as f64;
-            super::complain(&format!("{}: repetition {done} of {of}  ETA {left:.0} s", self.what()));
-        }
-    }
-
-    fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 }
