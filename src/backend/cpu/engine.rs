@@ -8,6 +8,7 @@ use crate::output::{Frame, Sample};
 use crate::system::{System, kinetic_energy, temperature};
 use nalgebra::Vector3;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// A system moving under a [`Potential`].
 pub struct CpuBackend<P> {
@@ -205,5 +206,13 @@ impl<P: Potential> Backend for CpuBackend<P> {
             self.potential.restore_list(&state.list_positions, &self.system.cell, state.list_rebuilds)?;
         }
         self.evaluate()
+    }
+
+    fn time_list(&mut self) -> Result<Duration> {
+        let (positions, rebuilds) = self.potential.list();
+        let positions = positions.to_vec();
+        let begun = Instant::now();
+        self.potential.restore_list(&positions, &self.system.cell, rebuilds)?;
+        Ok(begun.elapsed())
     }
 }
