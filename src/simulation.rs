@@ -229,6 +229,10 @@ mod tests {
         fn restore(&mut self, _: &State) -> Result<()> {
             Ok(())
         }
+
+        fn time_list(&mut self) -> Result<std::time::Duration> {
+            Ok(std::time::Duration::ZERO)
+        }
     }
 
     #[derive(Default)]
