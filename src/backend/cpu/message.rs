@@ -11,7 +11,7 @@
 use super::filters::{Computed, PairFilter, RowFilters, Source};
 use super::geometry::{Pair, Pairs};
 use super::real::Real;
-use super::simd::{Isa, Kernel, LANES, V, Vector, dispatch, get, prefetch, put};
+use super::simd::{Isa, Kernel, LANES, V, Vector, align_stack, dispatch, get, prefetch, put};
 
 /// Gradients of the energy with respect to a pair's distance and direction, summed over layers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -162,6 +162,7 @@ struct Forward<'a, T> {
 impl<T: Real> Kernel for Forward<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(mut self) {
+        align_stack();
         self.out.fill(T::zero());
         for atom in self.task.first..self.task.first + self.out.len() / FORWARD {
             let task = self.task;
@@ -303,6 +304,7 @@ struct Backward<'a, T> {
 impl<T: Real> Kernel for Backward<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(mut self) {
+        align_stack();
         self.out.fill(T::zero());
         for atom in self.task.first..self.task.first + self.atoms {
             let task = self.task;

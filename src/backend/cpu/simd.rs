@@ -160,6 +160,17 @@ pub(super) fn put<I: Isa, T: Real>(vector: V<I, T>, x: &mut [T], at: usize) {
     unsafe { vector.store(x[at..at + V::<I, T>::LEN].as_mut_ptr()) }
 }
 
+/// Makes the compiler keep the stack of the function around it aligned for vectors.
+///
+/// Without a variable that asks for it, it puts vectors that have no register where the stack happens to be, and every
+/// other of them then lies across two cache lines.
+#[inline(always)]
+pub(super) fn align_stack() {
+    #[repr(align(64))]
+    struct Aligned(u8);
+    std::hint::black_box(&mut Aligned(0).0);
+}
+
 /// Asks for the cache line of a number that is needed soon.
 #[inline(always)]
 pub(super) fn prefetch<T>(x: &[T], at: usize) {
