@@ -19,7 +19,7 @@ pub struct Row {
 }
 
 /// The titles of [`Row::line`]'s columns.
-pub const HEADER: &str = "   atoms  repetitions  median µs/step      10–90 %        mean  atom·steps/s   ns/day       MB  kB/atom  \
+pub const HEADER: &str = "   atoms  repetitions  median µs/step            10–90 %        mean  atom·steps/s   ns/day       MB  kB/atom  \
                           rebuilds/step  their time";
 
 impl Row {
@@ -49,7 +49,7 @@ impl Row {
         let micro = |seconds: f64| number(1e6 * seconds);
         let bytes = |unit: f64| memory.map_or("?".into(), |bytes| number(bytes / unit));
         format!(
-            "{:8}  {:>11}  {:>14}  {:>11}  {:>10}  {:>12.2e}  {:>7}  {:>7}  {:>7}  {:>13.4}  {:>8.1} %",
+            "{:8}  {:>11}  {:>14}  {:>17}  {:>10}  {:>12.2e}  {:>7}  {:>7}  {:>7}  {:>13.4}  {:>8.1} %",
             self.atoms,
             format!("{} × {}", timing.step_seconds.len(), timing.steps),
             micro(timing.quantile(0.5)),
