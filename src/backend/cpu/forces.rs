@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 /// Writes the forces, eV/Å, and returns the strain derivative, eV.
 ///
-/// `gradients`: those of all pairs, one after the other for each slice of channels. û = r / (d + `epsilon`); an energy of
+/// `gradients`: those of all pairs, one after the other for each group of channels. û = r / (d + `epsilon`); an energy of
 /// the network counts `unit` eV.
 pub(super) fn collect<T: Real>(
     pairs: &Pairs<T>,
@@ -18,7 +18,7 @@ pub(super) fn collect<T: Real>(
     forces: &mut Vec<Vector3<f64>>,
 ) -> Matrix3<f64> {
     let (atoms, count) = (pairs.offsets.len() - 1, pairs.pairs.len());
-    let slices = gradients.len().checked_div(count).unwrap_or(0);
+    let groups = gradients.len().checked_div(count).unwrap_or(0);
     // ∂E/∂r, with r from the row's atom to its neighbour.
     let vectors: Vec<Vector3<f64>> = pairs
         .pairs
@@ -27,8 +27,8 @@ pub(super) fn collect<T: Real>(
         .with_min_len(256)
         .map(|(p, pair)| {
             let (mut along, mut across) = (0.0, Vector3::zeros());
-            for slice in 0..slices {
-                let gradient = &gradients[slice * count + p];
+            for group in 0..groups {
+                let gradient = &gradients[group * count + p];
                 along += gradient.distance.wide();
                 across += Vector3::from(gradient.direction.map(T::wide));
             }

@@ -273,7 +273,7 @@ impl<T: Real> Forward<'_, T> {
 /// - x's gradient is Σ_i (W^q g_q,i, W^R (û·g_μ,i), W^μ (μ_j·g_μ,i));
 /// - j's g_μ gains Σ_i W^μ x^μ_j g_μ,i;
 /// - each pair's gradient gains ∂E/∂d and ∂E/∂û, of a directed pair its half alone: that of the message from the row's
-///   atom. `gradients` are those of the chunk's pairs in this slice; the `last` layer comes first and finds nothing there.
+///   atom. `gradients` are those of the chunk's pairs.
 ///
 /// `x` and `mu` are those of all atoms. In the first layer, where `mu` is `None`, nothing but pairs has gradients: no
 /// position reaches the embedding; `atoms` says how many there are.
@@ -281,13 +281,10 @@ pub(super) fn backward<T: Real>(
     task: Task<T>,
     (x, mu): (&[T], Option<&[T]>),
     centres: (&[T], &[T]),
-    (atoms, last): (usize, bool),
+    atoms: usize,
     out: &mut [T],
     gradients: &mut [PairGradient<T>],
 ) {
-    if last {
-        gradients.fill(PairGradient::default());
-    }
     dispatch(Backward { task, x, mu, centres, atoms, out, gradients });
 }
 

@@ -52,7 +52,7 @@ pub(super) struct Network<T> {
     /// What the tasks of one layer's messages write, `[F / LANES][N]`[[`FORWARD`] or [`BACKWARD`]].
     messages: Vec<T>,
     energies: Vec<T>,
-    /// `[F / LANES][pairs]`.
+    /// `[groups][pairs]`, see [`groups`].
     pair_gradients: Vec<PairGradient<T>>,
 }
 
@@ -186,13 +186,9 @@ impl<T: Real> Network<T> {
         &self.energies
     }
 
-    /// The gradients of all pairs, one after the other for each slice of channels.
+    /// The gradients of all pairs, one after the other for each group of channels.
     pub fn pair_gradients(&self) -> &[PairGradient<T>] {
         &self.pair_gradients
-    }
-
-    fn slices(&self) -> usize {
-        self.features / LANES
     }
 
     /// Runs all layers and the readout, and on the way back the readout's and the last update's adjoint: after it
@@ -257,7 +253,8 @@ impl<T: Real> Network<T> {
     pub fn backward(&mut self, pairs: &Pairs<T>) {
         let (f, atoms) = (self.features, self.energies.len());
         let block = block_size(atoms);
-        self.pair_gradients.resize(self.slices() * pairs.pairs.len(), PairGradient::default());
+        let groups = groups(f / LANES, atoms.div_ceil(pairs.chunk));
+        self.pair_gradients.resize(groups * pairs.pairs.len(), PairGradient::default());
         for l in (0..self.layers.len()).rev() {
             self.backward_messages(l, pairs);
             // The first layer's scalars are the embedding, which no position changes.
@@ -310,19 +307,37 @@ impl<T: Real> Network<T> {
         let centres = (self.gradients.0.as_slice(), self.gradients.1.as_slice());
         let (features, filters) = (self.features, &self.filters);
         let (mut out, mut gradients) = (Parts(&mut self.messages), Parts(&mut self.pair_gradients));
-        let mut tasks = Vec::new();
+        let chunks = atoms.div_ceil(pairs.chunk);
+        // A job is a chunk and some slices, one after the other: their pairs share one gradient.
+        let together = features / LANES / groups(features / LANES, chunks);
+        let mut jobs: Vec<(Vec<_>, &mut [PairGradient<T>])> = Vec::new();
         for slice in 0..features / LANES {
-            for first in (0..atoms).step_by(pairs.chunk) {
-                let task = Task { features, filters, layer, slice, pairs, first };
+            for chunk in 0..chunks {
+                let first = chunk * pairs.chunk;
+                if slice % together == 0 {
+                    jobs.push((Vec::new(), gradients.take(pairs.of_chunk(first).len())));
+                }
                 let here = pairs.chunk.min(atoms - first);
+                let task = Task { features, filters, layer, slice, pairs, first };
                 let width = if mu.is_some() { BACKWARD } else { 0 };
-                tasks.push((task, here, out.take(here * width), gradients.take(pairs.of_chunk(first).len())));
+                jobs[slice / together * chunks + chunk].0.push((task, here, out.take(here * width)));
             }
         }
-        tasks.into_par_iter().for_each(|(task, here, out, gradients)| {
-            message::backward(task, (x, mu), centres, (here, last), out, gradients);
+        jobs.into_par_iter().for_each(|(tasks, gradients)| {
+            if last {
+                gradients.fill(PairGradient::default());
+            }
+            for (task, here, out) in tasks {
+                message::backward(task, (x, mu), centres, here, out, gradients);
+            }
         });
     }
+}
+
+/// Groups of slices whose tasks may run beside each other in the adjoint: each keeps gradients of all pairs. As few as
+/// give some 64 jobs; they depend on the sizes alone, as the order of sums does.
+fn groups(slices: usize, chunks: usize) -> usize {
+    (1..=slices).filter(|groups| slices.is_multiple_of(*groups)).find(|groups| groups * chunks >= 64).unwrap_or(slices)
 }
 
 /// A slice that is given away part by part.
