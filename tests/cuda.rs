@@ -230,6 +230,19 @@ fn a_restored_state_goes_on_bit_for_bit() {
     }
 }
 
+#[test]
+fn timing_the_list_changes_no_bit() {
+    let Some(device) = device() else { return };
+    let mut whole = start(&device, Some(bath(0.02, true)), true, None);
+    let reference = advance(&mut whole, 40);
+    let mut timed = start(&device, Some(bath(0.02, true)), true, None);
+    let mut samples = advance(&mut timed, 13);
+    assert!(timed.time_list().unwrap() > std::time::Duration::ZERO);
+    samples.extend(advance(&mut timed, 27));
+    assert_eq!(samples, reference);
+    assert_eq!(timed.state().unwrap(), whole.state().unwrap());
+}
+
 /// Our own model, ethanol, 300 K.
 fn ethanol() -> (Model, System) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

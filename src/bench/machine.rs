@@ -142,12 +142,12 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn memory_that_was_held_is_seen_and_forgotten() {
         let memory = Memory::before(&Device::Cpu);
-        let held = std::hint::black_box(vec![1u8; 64 << 20]);
-        assert!(memory.taken().unwrap() > 60e6);
+        let held = std::hint::black_box(vec![1u8; 512 << 20]);
         drop(held);
-        // Other tests of this process hold some, too.
-        assert!(memory.taken().unwrap() > 60e6);
+        // Other tests of this process hold some, too, but not so much.
+        let most = memory.taken().unwrap();
+        assert!(most > 500e6);
         memory.forget_peak();
-        assert!(memory.taken().unwrap() < 60e6);
+        assert!(memory.taken().unwrap() < most - 250e6);
     }
 }

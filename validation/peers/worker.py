@@ -47,7 +47,10 @@ def main() -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    problem = Problem(options.model, read(options.structure), options.device)
+    try:
+        problem = Problem(options.model, read(options.structure), options.device)
+    except Exception as error:  # said by who asked
+        return answer({"error": explain(error)})
     answer({"pairs": problem.pairs, "threads": torch.get_num_threads(), "versions": versions(options.device)})
     for line in sys.stdin:
         request = json.loads(line)
