@@ -5,7 +5,8 @@
 //   STUDENT       1: scalars are sent as they are and vectors are mixed in Cartesian space; 0: painn
 //   TABLE_SHARED  1: a block keeps the filter table of its 32 channels in shared memory; 0: it is read through the caches
 //   LARGE         1: tiles of matrix products for many atoms
-//   FEW           1: for so few atoms that only latency counts; never with LARGE
+//   FEW           1: clusters of blocks take few atoms through a layer, see few.cu; never with LARGE
+//   CLUSTER       blocks of a cluster
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
 //
@@ -17,6 +18,8 @@
 
 #define FULL 0xffffffffu
 #define SLICES (FEATURES / 32)
+// In so many parts, each of some channels, a pair's gradients are made.
+#define PARTS (FEW ? CLUSTER : SLICES)
 
 // Why nothing more may happen; 0 is good.
 #define STATUS_CAPACITY 1 // the list needs room for `needed` pairs: the host gives it and goes on with the same step
@@ -55,7 +58,7 @@ struct Sample {
 
 // A pair (centre, neighbour) inside the cutoff: two 16-byte loads.
 struct __align__(16) Pair {
-    int neighbor;
+    int neighbor;   // its row in the network's arrays
     int entry;      // its index in the list
     int interval;   // of the filter table
     float fraction; // place in that interval, 0 to 1
@@ -78,6 +81,10 @@ struct Parameters {
     double* reference;  // [N][3], positions of the last list
     const double* masses;    // [N], u
     const double* half_kick; // [N], ½ Δt / m for forces in eV/Å
+    const int* species;      // [N], each atom's element: a row of what elements decide in the first layer
+    int* order;              // [N], atoms in spatial order; with FEW as they come, and these three are not there
+    int* place;              // [N], where each atom stands in that order
+    int* kinds;              // [N], `species` in that order
     double* partials;        // [128][5], sums of blocks
     double* strain;          // [N][9], eV
     int* images;    // [N][3], whole cells by which an atom is outside
@@ -90,7 +97,7 @@ struct Parameters {
     unsigned* reverse; // [capacity], the same pair seen from the other end
     Pair* pairs;    // [capacity], a row begins where the list's does
     int* inside;    // [N], pairs inside the cutoff in each row
-    float4* gradients; // [SLICES][capacity], dE/dd and dE/dû of the directed pair (neighbour <- centre), by list index
+    float4* gradients; // [PARTS][capacity], dE/dd and dE/dû of the directed pair (neighbour <- centre), by list index
     float* energies;   // [N], in the network's unit
     double cell[9];    // edge vectors as rows, Å
     double inverse[9];
@@ -139,6 +146,12 @@ __device__ inline int warp_lane() { return threadIdx.x & 31; }
 // Index of this warp in the grid.
 __device__ inline int warp_index() { return (blockIdx.x * blockDim.x + threadIdx.x) >> 5; }
 
+// The network's arrays have a row for each atom, in spatial order: neighbours are near in memory too. No sum depends on
+// the order of rows. Few atoms stay as they come.
+__device__ inline int atom_of(const Parameters& p, int row) { return FEW ? row : p.order[row]; }
+__device__ inline int row_of(const Parameters& p, int atom) { return FEW ? atom : p.place[atom]; }
+__device__ inline int kind_of(const Parameters& p, int row) { return __ldg((FEW ? p.species : p.kinds) + row); }
+
 // The vector from i to its neighbour j, Å: exchanging the atoms and negating the translation negates it to the last bit.
 __device__ inline double3 pair_vector(const Parameters& p, int i, int j, int x, int y, int z)
 {
@@ -170,6 +183,26 @@ __device__ inline double block_sum(double value)
     __syncthreads();
     return sum;
 }
+
+// Four numbers at once.
+// Through the read-only path: nothing that is read like this is written by the same kernel, so that loads of the next
+// pairs may overtake stores.
+__device__ inline float4 load4(const float* p) { return __ldg((const float4*)p); }
+__device__ inline void store4(float* p, float4 v) { *(float4*)p = v; }
+__device__ inline float4 zero4() { return make_float4(0.0f, 0.0f, 0.0f, 0.0f); }
+__device__ inline float4 mul(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
+__device__ inline float4 scale(float a, float4 b) { return make_float4(a * b.x, a * b.y, a * b.z, a * b.w); }
+__device__ inline float4 add(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+__device__ inline float4 sub(float4 a, float4 b) { return make_float4(a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w); }
+__device__ inline float4 fma4(float4 a, float4 b, float4 c)
+{
+    return make_float4(fmaf(a.x, b.x, c.x), fmaf(a.y, b.y, c.y), fmaf(a.z, b.z, c.z), fmaf(a.w, b.w, c.w));
+}
+__device__ inline float4 fma4(float a, float4 b, float4 c)
+{
+    return make_float4(fmaf(a, b.x, c.x), fmaf(a, b.y, c.y), fmaf(a, b.z, c.z), fmaf(a, b.w, c.w));
+}
+__device__ inline float sum4(float4 v) { return (v.x + v.y) + (v.z + v.w); }
 
 // σ(x) = x / (1 + e^-x) and its derivative.
 __device__ inline float silu(float x) { return x / (1.0f + expf(-x)); }

@@ -45,9 +45,8 @@ extern "C" __global__ void moved(Parameters p)
 
 // B A (O) A: half a kick and both half drifts; with a heat bath up to the bath, with the sums that it needs
 // (kinetic energy before it, momentum after it) left by blocks in partials[block][0..4].
-extern "C" __global__ void begin_step(Parameters p)
+__device__ inline void begin(const Parameters& p)
 {
-    if (p.control->status != 0) return;
 #if LANGEVIN
     long long step = p.control->step + 1;
     double bath = p.final_temperature;
@@ -91,12 +90,16 @@ extern "C" __global__ void begin_step(Parameters p)
 #endif
 }
 
+extern "C" __global__ void begin_step(Parameters p)
+{
+    if (p.control->status == 0) begin(p);
+}
+
 #if LANGEVIN
 // The bath's second half: the motion of the centre of mass is taken out, the kinetic energy that is left goes to
-// partials[block][4], and the second half drift follows. As many blocks as begin_step has.
-extern "C" __global__ void bath(Parameters p)
+// partials[block][4], and the second half drift follows. As many blocks as `begin` has.
+__device__ inline void finish_bath(const Parameters& p)
 {
-    if (p.control->status != 0) return;
     double drift[3] = {0, 0, 0};
     if (p.remove_centre_of_mass) {
         for (int c = 0; c < 3; c++)
@@ -113,20 +116,28 @@ extern "C" __global__ void bath(Parameters p)
     after = block_sum(after);
     if (threadIdx.x == 0) p.partials[5 * blockIdx.x + 4] = after;
 }
+
+extern "C" __global__ void bath(Parameters p)
+{
+    if (p.control->status == 0) finish_bath(p);
+}
 #endif
 
-// B: the second half kick. Long before an energy overflows, atoms fly. That status, set here, stops no other thread: the
-// lowest atom is found.
+// B: the second half kick of an atom. Long before an energy overflows, atoms fly.
+__device__ inline void kick(const Parameters& p, int atom)
+{
+    double* v = p.velocities + 3 * atom;
+    const double* f = p.forces + 3 * atom;
+    for (int c = 0; c < 3; c++) v[c] += f[c] * p.half_kick[atom];
+    if (!(norm2(v[0], v[1], v[2]) <= p.fastest2)) fail(p.control, STATUS_FAST, atom);
+}
+
+// That status, set here, stops no other thread: the lowest atom is found.
 extern "C" __global__ void finish_step(Parameters p)
 {
     int status = p.control->status;
     if (status != 0 && status != STATUS_FAST) return;
-    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x) {
-        double* v = p.velocities + 3 * atom;
-        const double* f = p.forces + 3 * atom;
-        for (int c = 0; c < 3; c++) v[c] += f[c] * p.half_kick[atom];
-        if (!(norm2(v[0], v[1], v[2]) <= p.fastest2)) fail(p.control, STATUS_FAST, atom);
-    }
+    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x) kick(p, atom);
 }
 
 // Tells the graph whether its rebuild branch is to run. One thread, after all blocks that can raise the flag.
@@ -149,8 +160,8 @@ __device__ inline void observe_all(const Parameters& p, double& network, double&
 }
 
 // Closes a step: counts it, adds up the bath's heat, takes a sample when one is due, and says whether the graph goes
-// round again. One block of 1024 threads; `blocks` is begin_step's grid.
-extern "C" __global__ void end_step(Parameters p, int blocks, unsigned long long again)
+// round again. One block of 1024 threads; `blocks` is the grid of `begin`.
+__device__ inline void end(const Parameters& p, int blocks, unsigned long long again)
 {
     Control* control = p.control;
     int status = control->status;
@@ -191,6 +202,8 @@ extern "C" __global__ void end_step(Parameters p, int blocks, unsigned long long
         set_conditional(again, step < control->target);
     }
 }
+
+extern "C" __global__ void end_step(Parameters p, int blocks, unsigned long long again) { end(p, blocks, again); }
 
 // The same sums for the host, and the end of a rebuild outside a step. One block of 1024 threads.
 extern "C" __global__ void observe(Parameters p)

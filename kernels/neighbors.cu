@@ -23,6 +23,28 @@ __device__ inline void wrapped(const Parameters& p, int atom, double* out, int* 
     fractional(p, r, out);
 }
 
+// Bins are numbered block by block of 4 x 4 x 4, so that bins with near numbers are near in space. Blocks may stick out.
+__device__ inline int blocks_of(int count) { return (count + 3) >> 2; }
+
+__device__ inline double bins_of(const int* counts)
+{
+    return 64.0 * blocks_of(counts[0]) * blocks_of(counts[1]) * blocks_of(counts[2]);
+}
+
+__device__ inline int bin_at(const int* counts, const int* at)
+{
+    int block = ((at[0] >> 2) * blocks_of(counts[1]) + (at[1] >> 2)) * blocks_of(counts[2]) + (at[2] >> 2);
+    return block << 6 | (at[0] & 3) << 4 | (at[1] & 3) << 2 | (at[2] & 3);
+}
+
+__device__ inline void place_of_bin(const int* counts, int bin, int* at)
+{
+    int block = bin >> 6, deep = blocks_of(counts[2]), wide = blocks_of(counts[1]);
+    at[0] = block / deep / wide * 4 + (bin >> 4 & 3);
+    at[1] = block / deep % wide * 4 + (bin >> 2 & 3);
+    at[2] = block % deep * 4 + (bin & 3);
+}
+
 // The bins: how many, and where they begin. One block of 1024 threads; it empties the bins too.
 extern "C" __global__ void bin_grid(Parameters p)
 {
@@ -69,7 +91,7 @@ extern "C" __global__ void bin_grid(Parameters p)
         counts[k] = max((int)fmin(floor(control->extent[k] * p.heights[k] / search), 1e6), 1);
     }
     // A few atoms far apart must not ask for millions of empty bins.
-    while ((double)counts[0] * counts[1] * counts[2] > (double)p.bins) {
+    while (bins_of(counts) > (double)p.bins) {
         int longest = counts[0] > counts[1] ? (counts[0] > counts[2] ? 0 : 2) : (counts[1] > counts[2] ? 1 : 2);
         counts[longest] = (counts[longest] + 1) / 2;
     }
@@ -89,13 +111,14 @@ extern "C" __global__ void bin_count(Parameters p)
     if (atom >= p.atoms) return;
     const Control* control = p.control;
     double at[3];
-    int image[3], bin = 0;
+    int image[3], place[3];
     wrapped(p, atom, at, image);
     for (int k = 0; k < 3; k++) {
         p.images[3 * atom + k] = image[k];
-        double place = floor((at[k] - control->origin[k]) / control->extent[k] * control->counts[k]);
-        bin = bin * control->counts[k] + min((int)fmax(place, 0.0), control->counts[k] - 1);
+        double along = floor((at[k] - control->origin[k]) / control->extent[k] * control->counts[k]);
+        place[k] = min((int)fmax(along, 0.0), control->counts[k] - 1);
     }
+    int bin = bin_at(control->counts, place);
     p.bin_of[atom] = bin;
     atomicAdd(&p.bin_next[bin], 1);
 }
@@ -123,7 +146,7 @@ extern "C" __global__ void bin_scan(Parameters p)
 {
     if (!due(p)) return;
     const Control* control = p.control;
-    int bins = control->counts[0] * control->counts[1] * control->counts[2];
+    int bins = (int)bins_of(control->counts);
     long long base = 0;
     for (int first = 0; first < bins; first += 1024) {
         int b = first + threadIdx.x;
@@ -146,19 +169,30 @@ extern "C" __global__ void bin_fill(Parameters p)
     if (atom < p.atoms) p.bin_atoms[atomicAdd(&p.bin_next[p.bin_of[atom]], 1)] = atom;
 }
 
+// One thread an atom: the spatial order, by bins and in a bin by number: a function of the positions alone.
+extern "C" __global__ void spatial_order(Parameters p)
+{
+    if (!due(p)) return;
+    int atom = blockIdx.x * blockDim.x + threadIdx.x;
+    if (atom >= p.atoms) return;
+    int begin = p.bin_start[p.bin_of[atom]], end = p.bin_start[p.bin_of[atom] + 1], place = begin;
+    for (int k = begin; k < end; k++) place += p.bin_atoms[k] < atom;
+    p.order[place] = atom;
+    p.place[atom] = place;
+    p.kinds[place] = p.species[atom];
+}
+
 // Goes through the near bins with one warp and hands every pair in range to `take(place, entry)`; returns their number.
 template <class Take> __device__ inline int search(const Parameters& p, int atom, Take take)
 {
     const Control* control = p.control;
     int lane = warp_lane(), found = 0;
-    int counts[3], reach[3], own[3], bin = p.bin_of[atom];
+    int counts[3], reach[3], own[3];
     for (int k = 0; k < 3; k++) {
         counts[k] = control->counts[k];
         reach[k] = control->reach[k];
     }
-    own[2] = bin % counts[2];
-    own[1] = bin / counts[2] % counts[1];
-    own[0] = bin / counts[2] / counts[1];
+    place_of_bin(counts, p.bin_of[atom], own);
     const int* image = p.images + 3 * atom;
     double range2 = p.range * p.range;
     for (int x = -reach[0]; x <= reach[0]; x++)
@@ -176,7 +210,7 @@ template <class Take> __device__ inline int search(const Parameters& p, int atom
                     shift[k] = times + image[k];
                 }
                 if (outside) continue;
-                int other_bin = (near[0] * counts[1] + near[1]) * counts[2] + near[2];
+                int other_bin = bin_at(counts, near);
                 int begin = p.bin_start[other_bin], end = p.bin_start[other_bin + 1];
                 for (int first = begin; first < end; first += 32) {
                     bool in = false;

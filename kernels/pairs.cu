@@ -6,8 +6,9 @@
 // together and the lowest atom is found.
 extern "C" __global__ void find_pairs(Parameters p)
 {
-    int atom = warp_index(), lane = warp_lane(), status = p.control->status;
-    if ((status != 0 && status != STATUS_OVERLAP) || atom >= p.atoms) return;
+    int row = warp_index(), lane = warp_lane(), status = p.control->status;
+    if ((status != 0 && status != STATUS_OVERLAP) || row >= p.atoms) return;
+    int atom = atom_of(p, row);
     unsigned begin = p.rows[atom], end = p.rows[atom + 1];
     int count = 0;
     for (unsigned first = begin; first < end; first += 32) {
@@ -23,7 +24,7 @@ extern "C" __global__ void find_pairs(Parameters p)
             if (in) {
                 if (!(d > 0.0)) fail(p.control, STATUS_OVERLAP, atom);
                 double place = d / p.spacing;
-                pair.neighbor = entry.neighbor;
+                pair.neighbor = row_of(p, entry.neighbor);
                 pair.entry = (int)e;
                 pair.interval = max(min((int)place, p.intervals - 1), 0);
                 pair.fraction = (float)(place - pair.interval);
@@ -46,7 +47,7 @@ extern "C" __global__ void find_pairs(Parameters p)
 __device__ inline double3 pair_gradient(const Parameters& p, const Pair& pair, long long entry, double sign)
 {
     double gd = 0, gx = 0, gy = 0, gz = 0;
-    for (int s = 0; s < SLICES; s++) {
+    for (int s = 0; s < PARTS; s++) {
         float4 g = p.gradients[s * p.capacity + entry];
         gd += (double)g.x;
         gx += (double)g.y;
@@ -67,11 +68,11 @@ __device__ inline double warp_sum(double value)
     return value;
 }
 
-// One warp an atom: F = Σ over its row of (gradient of the pair seen from the other end − gradient of the pair).
-extern "C" __global__ void collect_forces(Parameters p)
+// One warp an atom: F = Σ over its row of (gradient of the pair seen from the other end − gradient of the pair). Its lane 0
+// writes it.
+__device__ inline void collect(const Parameters& p, int atom)
 {
-    int atom = warp_index(), lane = warp_lane();
-    if (p.control->status != 0 || atom >= p.atoms) return;
+    int lane = warp_lane();
     unsigned begin = p.rows[atom];
     int count = p.inside[atom];
     double fx = 0, fy = 0, fz = 0;
@@ -91,6 +92,12 @@ extern "C" __global__ void collect_forces(Parameters p)
         p.forces[3 * atom + 1] = fy;
         p.forces[3 * atom + 2] = fz;
     }
+}
+
+extern "C" __global__ void collect_forces(Parameters p)
+{
+    int row = warp_index();
+    if (p.control->status == 0 && row < p.atoms) collect(p, atom_of(p, row));
 }
 
 // One warp an atom: its part of the strain derivative, Σ r ⊗ dE/dr over its row, [N][3][3]. Only when somebody asks.

@@ -19,6 +19,14 @@ static GO: AtomicBool = AtomicBool::new(false);
 
 const ARCHITECTURES: [&str; 2] = ["painn", "student"];
 
+/// The device, and the same one as if it had no clusters: few atoms then take the way of many.
+fn both_ways() -> Vec<Arc<Device>> {
+    let Some(device) = device() else { return Vec::new() };
+    let mut plain = Device::open(0).unwrap();
+    Arc::get_mut(&mut plain).expect("nobody else has it").clusters = false;
+    vec![device, plain]
+}
+
 fn cell(lengths: [f64; 3], angles: [f64; 3], periodic: [bool; 3]) -> Cell {
     Cell::from_parameters(lengths, angles, periodic).unwrap()
 }
@@ -68,20 +76,20 @@ fn compare(device: &Arc<Device>, model: &Model, system: &System, what: &str) {
 
 #[test]
 fn energies_forces_and_strain_are_those_of_the_cpu() {
-    let Some(device) = device() else { return };
-    for architecture in ARCHITECTURES {
-        let model = ModelFile::random(architecture, SMALL, 11).load().unwrap();
-        for (n, system) in systems().iter().enumerate() {
-            compare(&device, &model, system, &format!("{architecture}, system {n}"));
+    for device in both_ways() {
+        for architecture in ARCHITECTURES {
+            let model = ModelFile::random(architecture, SMALL, 11).load().unwrap();
+            for (n, system) in systems().iter().enumerate() {
+                compare(&device, &model, system, &format!("{architecture}, system {n}, clusters {}", device.clusters));
+            }
         }
     }
 }
 
 #[test]
 fn networks_of_all_sizes_work_and_others_are_refused_by_name() {
-    let Some(device) = device() else { return };
     let system = random_system(13, cell([8.0, 7.0, 9.0], [90.0, 80.0, 100.0], [true, false, true]), 6);
-    for architecture in ARCHITECTURES {
+    for (device, architecture) in both_ways().iter().flat_map(|device| ARCHITECTURES.map(|name| (device, name))) {
         for (features, layers) in [(2, 1), (33, 2), (64, 1), (96, 6), (256, 3)] {
             let mut file = ModelFile::random(architecture, Sizes { features, layers, radial: 5 }, 5);
             // Many random layers would multiply energies beyond all numbers.
@@ -90,7 +98,12 @@ fn networks_of_all_sizes_work_and_others_are_refused_by_name() {
                 values.iter_mut().for_each(|x| *x *= if basis { 1.0 } else { 0.5 });
             }
             let model = file.load().unwrap();
-            compare(&device, &model, &system, &format!("{architecture} {features} {layers}"));
+            compare(
+                device,
+                &model,
+                &system,
+                &format!("{architecture} {features} {layers}, clusters {}", device.clusters),
+            );
         }
         for (features, layers, what) in [(258, 1, "258 features, more than 256"), (4, 7, "7 layers, more than 6")] {
             let model = ModelFile::random(architecture, Sizes { features, layers, radial: 5 }, 5).load().unwrap();
@@ -174,18 +187,16 @@ fn advance(backend: &mut dyn Backend, steps: u64) -> Vec<Sample> {
 #[test]
 fn graphs_and_plain_launches_give_the_same_bits() {
     let Some(device) = device() else { return };
-    for (thermostat, periodic) in
-        [(None, false), (None, true), (Some(bath(0.02, true)), true), (Some(bath(0.02, false)), false)]
-    {
+    for (thermostat, periodic) in [(None, true), (Some(bath(0.02, true)), true), (Some(bath(0.02, false)), false)] {
         let run = |path| {
             let mut backend = start(&device, thermostat, periodic, Some(path));
-            let samples = advance(&mut backend, 60);
+            let samples = advance(&mut backend, 40);
             (backend.path(), samples, backend.state().unwrap(), backend.frame().unwrap().forces)
         };
         let (_, samples, state, forces) = run(Path::Plain);
-        assert_eq!(samples.len(), 60);
-        assert!(state.list_rebuilds > 3, "the test must see the list made: {}", state.list_rebuilds);
-        for path in [Path::Plain, Path::Steps, Path::Loop] {
+        assert_eq!(samples.len(), 40);
+        assert!(state.list_rebuilds > 1, "the test must see the list made: {}", state.list_rebuilds);
+        for path in [Path::Steps, Path::Loop] {
             let again = run(path);
             assert_eq!(again.0, path);
             assert_eq!((&again.1, &again.2, &again.3), (&samples, &state, &forces), "{path:?}");
@@ -214,9 +225,9 @@ fn a_restored_state_goes_on_bit_for_bit() {
     let Some(device) = device() else { return };
     for thermostat in [None, Some(bath(0.02, true))] {
         let mut whole = start(&device, thermostat, true, None);
-        let reference = advance(&mut whole, 60);
-        assert!(reference.last().unwrap().list_rebuilds > 3);
-        for split in (0..60).step_by(17) {
+        let reference = advance(&mut whole, 40);
+        assert!(reference.last().unwrap().list_rebuilds > 1);
+        for split in (0..40).step_by(13) {
             let mut first = start(&device, thermostat, true, None);
             advance(&mut first, split);
             let state = first.state().unwrap();
@@ -224,7 +235,7 @@ fn a_restored_state_goes_on_bit_for_bit() {
             advance(&mut second, 5);
             second.restore(&state).unwrap();
             assert_eq!(second.state().unwrap(), state);
-            assert_eq!(advance(&mut second, 60 - split), reference[split as usize..], "split at {split}");
+            assert_eq!(advance(&mut second, 40 - split), reference[split as usize..], "split at {split}");
             assert_eq!(second.state().unwrap(), whole.state().unwrap());
         }
     }
@@ -261,8 +272,8 @@ fn a_trajectory_stays_close_to_that_of_the_cpu_and_may_change_over() {
         let potential = NetworkPotential::<f64>::new(&model, &system.atomic_numbers, 1.0, Filters::Direct).unwrap();
         let mut exact = CpuBackend::new(potential, system.clone(), integrator.clone(), 1, 24, "CPU".into()).unwrap();
         let mut ours = CudaBackend::new(&device, &model, &system, 1.0, &integrator, 1, 24, None).unwrap();
-        let theirs = advance(&mut exact, 100);
-        let samples = advance(&mut ours, 100);
+        let theirs = advance(&mut exact, 50);
+        let samples = advance(&mut ours, 50);
         let distance = largest(&ours.frame().unwrap().positions, &exact.frame().unwrap().positions);
         assert!(distance < 1e-3, "{distance}");
         for (a, b) in samples.iter().zip(&theirs) {
@@ -272,8 +283,8 @@ fn a_trajectory_stays_close_to_that_of_the_cpu_and_may_change_over() {
         // From one to the other and back.
         exact.restore(&ours.state().unwrap()).unwrap();
         ours.restore(&exact.state().unwrap()).unwrap();
-        advance(&mut exact, 50);
-        advance(&mut ours, 50);
+        advance(&mut exact, 20);
+        advance(&mut ours, 20);
         let distance = largest(&ours.frame().unwrap().positions, &exact.frame().unwrap().positions);
         assert!(distance < 1e-3, "{distance}");
     }

@@ -14,7 +14,10 @@
 #define __shared__ static
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
-#define DYNAMIC_SHARED(type, name) type* name = (type*)emulator::dynamic_shared
+#define __grid_constant__
+#define DYNAMIC_SHARED(type, name) type* name = (type*)emulator::own_shared()
+#define EMULATED_CLUSTERS
+#define CLUSTERED
 
 struct float4 { float x, y, z, w; } __attribute__((aligned(16)));
 struct int4 { int x, y, z, w; } __attribute__((aligned(16)));
@@ -31,13 +34,13 @@ template <class T> T atomicAdd(T* at, T x) { T old = *at; *at = old + x; return 
 template <class T> T atomicMax(T* at, T x) { T old = *at; if (x > old) *at = x; return old; }
 template <class T> T atomicMin(T* at, T x) { T old = *at; if (x < old) *at = x; return old; }
 
-inline thread_local uint3 threadIdx, blockIdx, blockDim, gridDim;
+inline uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 // A graph's condition is a number in the driver's memory, its handle the address.
 extern "C" inline void cudaGraphSetConditional(unsigned long long handle, unsigned value) { *(unsigned*)handle = value; }
 
 namespace emulator {
-enum Waiting { NOTHING, BLOCK, WARP, DONE };
+enum Waiting { NOTHING, BLOCK, WARP, CLUSTERS, DONE };
 struct Warp {
     unsigned long long values[2][32];
     int arrived[2];
@@ -45,17 +48,22 @@ struct Warp {
 struct Fiber {
     void* stack_pointer;
     Waiting waiting;
-    int turn; // which of its warp's two exchanges comes next
+    int turn;     // which of its warp's two exchanges comes next
+    bool arrived; // at the cluster's barrier
 };
-const int THREADS = 1024, STACK = 64 * 1024;
-inline thread_local Fiber fibers[THREADS];
-inline thread_local Warp warps[THREADS / 32];
-inline thread_local void* scheduler;
-inline thread_local int current, at_barrier, running;
-inline thread_local void (*body)(void**);
-inline thread_local void** arguments;
-inline thread_local char* stacks;
-inline __attribute__((aligned(16))) char dynamic_shared[232 * 1024];
+// Fibers are numbered block by block of a cluster.
+// Stacks do not begin at the same place in the cache.
+const int THREADS = 1024, BLOCKS = 8, STACK = 64 * 1024 + 320, SHARED = 232 * 1024;
+inline Fiber fibers[BLOCKS * THREADS];
+inline Warp warps[BLOCKS * THREADS / 32];
+inline void* scheduler;
+inline int current;
+inline void (*body)(void**);
+inline void** arguments;
+inline char* stacks;
+inline __attribute__((aligned(16))) char dynamic_shared[BLOCKS * SHARED];
+
+inline char* own_shared() { return dynamic_shared + current / blockDim.x * SHARED; }
 
 // Keeps the registers that a function must keep, and goes on where the other stack left off.
 extern "C" void emulator_switch(void** from, void* to);
@@ -81,7 +89,35 @@ emulator_switch:
     ret
 )");
 
-inline void yield() { emulator_switch(&fibers[current].stack_pointer, scheduler); }
+inline int lanes; // threads of the launch
+inline unsigned first_block;
+inline bool rising;
+
+// Whether a fiber waits for others.
+inline bool held(int t)
+{
+    const Fiber& fiber = fibers[t];
+    return fiber.waiting == DONE || fiber.waiting == BLOCK || (fiber.waiting == CLUSTERS && fiber.arrived)
+        || (fiber.waiting == WARP && warps[t / 32].arrived[fiber.turn] < 32);
+}
+
+// Goes on with a fiber, from where `from` keeps the stack that is left.
+inline void go_on(int t, void** from)
+{
+    current = t;
+    threadIdx.x = t % blockDim.x;
+    blockIdx.x = first_block + t / blockDim.x;
+    fibers[t].waiting = NOTHING;
+    emulator_switch(from, fibers[t].stack_pointer);
+}
+
+// Leaves this fiber: the next lane of its warp goes on, if it can.
+inline void yield()
+{
+    int from = current, next = rising ? from + 1 : from - 1;
+    if (next >= 0 && next < lanes && next / 32 == from / 32 && !held(next)) go_on(next, &fibers[from].stack_pointer);
+    else emulator_switch(&fibers[from].stack_pointer, scheduler);
+}
 
 __attribute__((noinline)) inline void thread_main()
 {
@@ -97,46 +133,66 @@ inline void stop(const char* why)
     abort();
 }
 
-inline void run_block(int threads)
+// Threads of a block that have come as far as its barrier go on when all that are left have.
+inline bool open_barrier(int block, int threads)
 {
+    int waiting = 0, left = 0;
+    for (int t = block * threads; t < (block + 1) * threads; t++) {
+        waiting += fibers[t].waiting == BLOCK;
+        left += fibers[t].waiting != DONE;
+    }
+    if (waiting == 0 || waiting < left) return false;
+    for (int t = block * threads; t < (block + 1) * threads; t++)
+        if (fibers[t].waiting == BLOCK) fibers[t].waiting = NOTHING;
+    return true;
+}
+
+// Runs the blocks of one cluster, each of whose threads is a fiber.
+inline void run_cluster(int blocks, int threads)
+{
+    size_t bytes = (size_t)BLOCKS * THREADS * STACK;
     if (!stacks) {
-        stacks = (char*)mmap(nullptr, (size_t)THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        stacks = (char*)mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (stacks == MAP_FAILED) stop("no memory for stacks");
     }
-    memset(warps, 0, sizeof warps);
-    for (int t = 0; t < threads; t++) {
+    int all = blocks * threads;
+    lanes = all;
+    memset(warps, 0, sizeof(Warp) * ((all + 31) / 32));
+    for (int t = 0; t < all; t++) {
         // As if called: the return address is thread_main, and the stack is aligned as a callee expects it.
         void** top = (void**)(stacks + (size_t)(t + 1) * STACK) - 3;
         *--top = (void*)thread_main;
         for (int k = 0; k < 6; k++) *--top = nullptr;
-        fibers[t] = {top, NOTHING, 0};
+        fibers[t] = {top, NOTHING, 0, false};
     }
-    // Every other block in falling order: what depends on the order of threads shows as another result.
-    bool rising = blockIdx.x % 2 == 0;
-    int left = threads;
-    running = threads;
-    at_barrier = 0;
-    while (left > 0) {
+    // Every other cluster in falling order: what depends on the order of threads shows as another result.
+    rising = first_block / blocks % 2 == 0;
+    while (true) {
         bool moved = false;
-        for (int n = 0; n < threads; n++) {
-            int t = rising ? n : threads - 1 - n;
-            Fiber& fiber = fibers[t];
-            if (fiber.waiting == DONE || fiber.waiting == BLOCK) continue;
-            if (fiber.waiting == WARP && warps[t / 32].arrived[fiber.turn] < 32) continue;
-            moved = true;
-            current = t;
-            threadIdx.x = t;
-            fiber.waiting = NOTHING;
-            emulator_switch(&scheduler, fiber.stack_pointer);
-            if (fiber.waiting == DONE) left--;
+        // A warp at a time, until all its lanes wait for others.
+        for (int n = 0; n < all; n += 32) {
+            int begin = rising ? n : (all - 1 - n) / 32 * 32, end = begin + 32 < all ? begin + 32 : all;
+            for (bool again = true; again;) {
+                again = false;
+                for (int k = 0; k < end - begin; k++) {
+                    int t = rising ? begin + k : end - 1 - k;
+                    if (held(t)) continue;
+                    go_on(t, &scheduler);
+                    again = true;
+                }
+                moved |= again;
+            }
         }
-        if (left > 0 && at_barrier == left) {
-            at_barrier = 0;
-            for (int t = 0; t < threads; t++)
-                if (fibers[t].waiting == BLOCK) fibers[t].waiting = NOTHING;
-        } else if (!moved) {
-            stop("threads wait for each other at different places");
+        for (int block = 0; block < blocks; block++) moved |= open_barrier(block, threads);
+        if (moved) continue;
+        bool done = true, arrived = true;
+        for (int t = 0; t < all; t++) {
+            done &= fibers[t].waiting == DONE;
+            arrived &= fibers[t].waiting == DONE || fibers[t].arrived;
         }
+        if (done) return;
+        if (!arrived) stop("threads wait for each other at different places");
+        for (int t = 0; t < all; t++) fibers[t].arrived = false;
     }
 }
 
@@ -170,20 +226,22 @@ template <class... A> int sizes(void (*)(A...), size_t* out)
     return sizeof...(A);
 }
 
-inline void launch(void (*kernel)(void**), const unsigned* grid, unsigned threads, unsigned shared, void** at)
+inline void launch(void (*kernel)(void**), unsigned blocks, const unsigned* grid, unsigned threads, unsigned shared, void** at)
 {
     // Shared memory is static: one launch at a time.
     static std::mutex one;
     std::lock_guard<std::mutex> guard(one);
-    if (threads > THREADS || shared > sizeof dynamic_shared) stop("a launch is too large");
+    if (threads > THREADS || shared > SHARED || blocks > BLOCKS) stop("a launch is too large");
+    if (grid[0] % blocks != 0 || (blocks > 1 && threads % 32 != 0)) stop("a launch is not made of whole clusters");
     body = kernel;
     arguments = at;
     gridDim = {grid[0], grid[1], 1};
     blockDim = {threads, 1, 1};
     for (unsigned y = 0; y < grid[1]; y++)
-        for (unsigned x = 0; x < grid[0]; x++) {
+        for (unsigned x = 0; x < grid[0]; x += blocks) {
             blockIdx = {x, y, 0};
-            run_block(threads);
+            first_block = x;
+            run_cluster(blocks, threads);
         }
 }
 } // namespace emulator
@@ -200,9 +258,31 @@ template <class T> T __ldg(const T* at)
 inline void __syncthreads()
 {
     emulator::fibers[emulator::current].waiting = emulator::BLOCK;
-    emulator::at_barrier++;
     emulator::yield();
 }
+
+inline void cluster_arrive()
+{
+    bool& arrived = emulator::fibers[emulator::current].arrived;
+    if (arrived) emulator::stop("a thread arrives twice at the cluster's barrier");
+    arrived = true;
+}
+
+inline void cluster_wait()
+{
+    if (!emulator::fibers[emulator::current].arrived) return;
+    emulator::fibers[emulator::current].waiting = emulator::CLUSTERS;
+    emulator::yield();
+}
+
+inline void write_to(int rank, float* at, float value)
+{
+    size_t offset = (char*)at - emulator::own_shared();
+    if (offset >= emulator::SHARED) emulator::stop("a write to another block's shared memory is not to shared memory");
+    *(float*)(emulator::dynamic_shared + rank * emulator::SHARED + offset) = value;
+}
+
+inline float4 load_now(const float* at) { return *(const float4*)at; }
 
 template <class T> T __shfl_xor_sync(unsigned, T value, int mask)
 {
@@ -221,10 +301,10 @@ inline unsigned __ballot_sync(unsigned, bool value)
     return result;
 }
 
-// What driver.cpp calls for a kernel.
-#define EMULATED(name) \
+// What driver.cpp calls for a kernel whose clusters have so many blocks.
+#define EMULATED(name, blocks) \
     extern "C" void emulator_launch_##name(const unsigned* grid, unsigned threads, unsigned shared, void** arguments) \
     { \
-        emulator::launch([](void** at) { emulator::call(name, at); }, grid, threads, shared, arguments); \
+        emulator::launch([](void** at) { emulator::call(name, at); }, blocks, grid, threads, shared, arguments); \
     } \
     extern "C" int emulator_sizes_##name(size_t* out) { return emulator::sizes(name, out); }

@@ -68,7 +68,7 @@ Result cuDeviceGet(int* device, int) { *device = 0; return 0; }
 // Capability 0.0: what is compiled for it is kept apart from every real device's.
 Result cuDeviceGetAttribute(int* value, int attribute, int)
 {
-    *value = attribute == 16 ? 4 : attribute == 97 ? 232 * 1024 : 0;
+    *value = attribute == 16 ? 4 : attribute == 97 ? 232 * 1024 : attribute == 120 ? 1 : 0;
     return 0;
 }
 Result cuDeviceGetName(char* name, int length, int) { snprintf(name, length, "emulator"); return 0; }
@@ -248,6 +248,7 @@ Result nvrtcCompileProgram(Source* source, int count, const char* const* options
     std::string mark = "extern \"C\" __global__ void";
     for (size_t begin = text.find(mark); begin != std::string::npos; begin = text.find(mark, begin + 1)) {
         size_t from = begin + mark.size(), bounds = text.find("__launch_bounds__", from), open = text.find('(', from);
+        const char* blocks = text.substr(from, open - from).find("CLUSTERED") == std::string::npos ? "1" : "CLUSTER";
         if (bounds != std::string::npos && bounds < open) {
             int depth = 0;
             for (from = open; from < text.size(); from++) {
@@ -259,8 +260,8 @@ Result nvrtcCompileProgram(Source* source, int count, const char* const* options
         }
         while (isspace(text[from])) from++;
         std::string name = text.substr(from, open - from);
-        if (name == "bath") fprintf(file, "#if LANGEVIN\nEMULATED(%s)\n#endif\n", name.c_str());
-        else fprintf(file, "EMULATED(%s)\n", name.c_str());
+        if (name == "bath") fprintf(file, "#if LANGEVIN\nEMULATED(%s, 1)\n#endif\n", name.c_str());
+        else fprintf(file, "EMULATED(%s, %s)\n", name.c_str(), blocks);
     }
     fclose(file);
     int status = system(command.c_str());

@@ -84,6 +84,8 @@ pub struct Device {
     pub multiprocessors: u32,
     /// Bytes of shared memory that a block can have.
     pub shared_memory: usize,
+    /// Whether blocks can form clusters.
+    pub clusters: bool,
     /// The driver's CUDA version: 1000 · major + 10 · minor.
     pub driver: i32,
     handle: CUdevice,
@@ -120,6 +122,7 @@ impl Device {
             );
             let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
             let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
+            let clusters = attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLUSTER_LAUNCH)? != 0;
             let mut context = std::ptr::null_mut();
             check(sys::cuDevicePrimaryCtxRetain(&mut context, handle), "opening the device")?;
             let mut device = Device {
@@ -128,6 +131,7 @@ impl Device {
                 memory,
                 multiprocessors,
                 shared_memory: shared,
+                clusters,
                 driver: driver.version,
                 handle,
                 context,

@@ -151,17 +151,16 @@ impl CudaBackend {
             let state = &self.state;
             let graph = Graph::build(&state.device, |top| {
                 if self.path == Path::Steps {
-                    state.record_move(top)?;
+                    state.record_move(top, 0)?;
                     state.record_rebuild(top)?;
-                    state.record_forces(top)?;
+                    state.record_network(top)?;
                     return state.record_end(top, 0);
                 }
                 let (again, rebuild) = (top.handle(1)?, top.handle(0)?);
                 top.repeat_while(again, |step| {
-                    state.record_move(step)?;
-                    state.record_decision(step, rebuild)?;
+                    state.record_move(step, rebuild)?;
                     step.only_if(rebuild, |branch| state.record_rebuild(branch))?;
-                    state.record_forces(step)?;
+                    state.record_network(step)?;
                     state.record_end(step, again)
                 })
             })?;
@@ -185,9 +184,9 @@ impl CudaBackend {
             Path::Plain => {
                 let mut sink = &*self.state.device;
                 for _ in 0..steps {
-                    self.state.record_move(&mut sink)?;
+                    self.state.record_move(&mut sink, 0)?;
                     self.state.record_rebuild(&mut sink)?;
-                    self.state.record_forces(&mut sink)?;
+                    self.state.record_network(&mut sink)?;
                     self.state.record_end(&mut sink, 0)?;
                 }
             }
@@ -204,7 +203,7 @@ impl CudaBackend {
             let device = self.state.device.clone();
             let mut sink = &*device;
             self.state.record_rebuild(&mut sink)?;
-            self.state.record_forces(&mut sink)?;
+            self.state.record_network(&mut sink)?;
             self.state.record_end(&mut sink, 0)?;
             self.control = self.state.read_control()?;
         }

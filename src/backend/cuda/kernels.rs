@@ -1,24 +1,40 @@
 //! The kernels' sources and the constants that they are compiled with.
 
-use super::layout::{Control, DeviceSample, Parameters};
+use super::layout::{Control, DeviceSample, LayerData, Parameters, ReadoutData};
 
-/// In this order they are one program.
-const SOURCES: &[(&str, &str)] = &[
+/// Blocks of a cluster: the most that every device with clusters runs.
+pub(super) const CLUSTER: usize = 8;
+
+/// A file's name and text.
+type Source = (&'static str, &'static str);
+
+/// In this order they are one program, with one of the two networks behind them.
+const COMMON: &[Source] = &[
     ("common.cuh", include_str!("../../../kernels/common.cuh")),
     ("integrate.cu", include_str!("../../../kernels/integrate.cu")),
     ("neighbors.cu", include_str!("../../../kernels/neighbors.cu")),
     ("pairs.cu", include_str!("../../../kernels/pairs.cu")),
     ("update.cuh", include_str!("../../../kernels/update.cuh")),
+    ("message.cuh", include_str!("../../../kernels/message.cuh")),
+];
+const MANY: &[Source] = &[
     ("message.cu", include_str!("../../../kernels/message.cu")),
     ("dense.cu", include_str!("../../../kernels/dense.cu")),
     ("update.cu", include_str!("../../../kernels/update.cu")),
     ("readout.cu", include_str!("../../../kernels/readout.cu")),
 ];
+const FEW: &[Source] = &[
+    ("cluster.cuh", include_str!("../../../kernels/cluster.cuh")),
+    ("few.cuh", include_str!("../../../kernels/few.cuh")),
+    ("few_messages.cuh", include_str!("../../../kernels/few_messages.cuh")),
+    ("few.cu", include_str!("../../../kernels/few.cu")),
+    ("few_step.cu", include_str!("../../../kernels/few_step.cu")),
+];
 
-/// All kernels as one program. A message of the compiler names file and line as they are in `kernels/`.
-pub fn source() -> String {
+/// The kernels as one program. A message of the compiler names file and line as they are in `kernels/`.
+pub fn source(switches: &Switches) -> String {
     let mut program = String::new();
-    for (name, text) in SOURCES {
+    for (name, text) in COMMON.iter().chain(if switches.few { FEW } else { MANY }) {
         program.push_str(&format!("#line 1 \"{name}\"\n"));
         for line in text.lines() {
             // Every file is there once, in the order in which they need each other.
@@ -41,7 +57,7 @@ pub struct Switches {
     pub table_shared: bool,
     /// Tiles for many atoms.
     pub large: bool,
-    /// For so few atoms that only latency counts; never with `large`.
+    /// The network for few atoms, which needs clusters; never with `large` or `table_shared`.
     pub few: bool,
     /// With a heat bath.
     pub langevin: bool,
@@ -52,11 +68,12 @@ pub struct Switches {
 impl Switches {
     /// Rows and columns of a tile of a matrix product, and the threads that make it: as in kernels/dense.cu.
     pub(super) fn tile(&self) -> (u32, u32, u32) {
-        match (self.large, self.few) {
-            (true, _) => (128, 64, 256),
-            (false, true) => (16, 32, 512),
-            (false, false) => (16, 32, 128),
-        }
+        if self.large { (128, 64, 256) } else { (16, 32, 128) }
+    }
+
+    /// Threads of a block of the network for few atoms: as in kernels/few.cuh.
+    pub(super) fn few_threads(&self) -> usize {
+        if self.features < 128 { 2 * self.features } else { 512 }
     }
 }
 
@@ -70,11 +87,14 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("TABLE_SHARED", switches.table_shared as usize),
         ("LARGE", switches.large as usize),
         ("FEW", switches.few as usize),
+        ("CLUSTER", CLUSTER),
         ("LANGEVIN", switches.langevin as usize),
         ("CONDITIONAL", switches.conditional as usize),
         ("CONTROL_BYTES", size_of::<Control>()),
         ("SAMPLE_BYTES", size_of::<DeviceSample>()),
         ("PARAMETER_BYTES", size_of::<Parameters>()),
+        ("LAYER_BYTES", size_of::<LayerData>()),
+        ("READOUT_BYTES", size_of::<ReadoutData>()),
     ];
     options.extend(defines.map(|(name, value)| format!("-D{name}={value}")));
     options

@@ -65,6 +65,10 @@ pub(super) struct Parameters {
     pub reference: Pointer,
     pub masses: Pointer,
     pub half_kick: Pointer,
+    pub species: Pointer,
+    pub order: Pointer,
+    pub place: Pointer,
+    pub kinds: Pointer,
     pub partials: Pointer,
     pub strain: Pointer,
     pub images: Pointer,
@@ -114,6 +118,47 @@ pub(super) struct Parameters {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Mixing {
     pub t: [f32; 9],
+}
+
+/// One layer of the network for few atoms, as in `kernels/few.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LayerData {
+    pub table: Pointer,
+    pub context: [Pointer; 2],
+    pub context_bias: [Pointer; 2],
+    pub context_back: [Pointer; 2],
+    pub mix: Pointer,
+    pub mix_back: Pointer,
+    pub update: [Pointer; 2],
+    pub update_bias: [Pointer; 2],
+    pub update_back: [Pointer; 2],
+    pub sent: Pointer,
+    pub context_hidden: Pointer,
+    pub mu: Pointer,
+    pub vectors: Pointer,
+    pub hidden: Pointer,
+    pub coefficients: Pointer,
+    pub mixing: Mixing,
+    pub epsilon: f32,
+}
+
+/// Its readout.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ReadoutData {
+    pub weights: [Pointer; Self::LAYERS],
+    pub bias: [Pointer; Self::LAYERS],
+    pub back: [Pointer; Self::LAYERS],
+    pub last_weight: Pointer,
+    pub last_bias: f32,
+    pub layers: i32,
+    pub widths: [i32; Self::LAYERS],
+}
+
+impl ReadoutData {
+    /// Most hidden layers.
+    pub const LAYERS: usize = 4;
 }
 
 /// Bytes of a pair inside the cutoff, and of an entry of the list.

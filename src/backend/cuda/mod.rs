@@ -6,10 +6,12 @@
 
 mod device;
 mod engine;
+mod few;
 mod graph;
 mod kernels;
 mod launch;
 mod layout;
+mod many;
 mod memory;
 mod network;
 mod nvrtc;

@@ -31,8 +31,9 @@ impl Program {
     /// [`Error::Run`] when there is no compiler, or the driver does not take its code.
     pub fn load(device: &Arc<Device>, switches: &Switches) -> Result<Self> {
         let options = compile_options(&device.architecture(), switches);
-        let compile = || Nvrtc::find(Some(device.driver))?.compile(&source(), &options).map(|compiled| compiled.code);
-        let file = cache_folder().map(|folder| folder.join(cache_name(device.driver, &options)));
+        let source = source(switches);
+        let compile = || Nvrtc::find(Some(device.driver))?.compile(&source, &options).map(|compiled| compiled.code);
+        let file = cache_folder().map(|folder| folder.join(cache_name(device.driver, &source, &options)));
         let code = match file {
             Some(file) => cached(&file, compile)?,
             None => compile()?,
@@ -86,9 +87,9 @@ pub fn cache_folder() -> Option<PathBuf> {
 
 /// Another source, other options, another architecture (it is among the options) or another driver's major version:
 /// another file.
-fn cache_name(driver: i32, options: &[String]) -> String {
+fn cache_name(driver: i32, source: &str, options: &[String]) -> String {
     let mut hash = Sha256::new();
-    hash.update(source());
+    hash.update(source);
     for option in options {
         hash.update([0]);
         hash.update(option);
@@ -168,7 +169,7 @@ mod tests {
             langevin: false,
             conditional: false,
         };
-        let name = |switches: &Switches| cache_name(13_000, &compile_options("sm_90", switches));
+        let name = |switches: &Switches| cache_name(13_000, "", &compile_options("sm_90", switches));
         let names = [
             name(&switches),
             name(&Switches { features: 96, ..switches }),
@@ -178,8 +179,9 @@ mod tests {
             name(&Switches { few: true, ..switches }),
             name(&Switches { langevin: true, ..switches }),
             name(&Switches { conditional: true, ..switches }),
-            cache_name(12_000, &compile_options("sm_90", &switches)),
-            cache_name(13_000, &compile_options("sm_80", &switches)),
+            cache_name(12_000, "", &compile_options("sm_90", &switches)),
+            cache_name(13_000, "", &compile_options("sm_80", &switches)),
+            cache_name(13_000, &source(&switches), &compile_options("sm_90", &switches)),
         ];
         let distinct: std::collections::HashSet<_> = names.iter().collect();
         assert_eq!(distinct.len(), names.len());

@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::graph::Handle;
-use super::kernels::Switches;
+use super::kernels::{CLUSTER, Switches};
 use super::launch::{Kernel, Sink, launch};
 use super::layout::{Control, DeviceSample, ENTRY_BYTES, PAIR_BYTES, Parameters, status};
 use super::memory::Buffer;
@@ -34,16 +34,18 @@ struct PairMemory {
 /// The kernels beside the network's.
 struct Kernels {
     moved: Kernel,
-    begin_step: Kernel,
-    bath: Option<Kernel>,
-    decide: Kernel,
+    ends: Ends,
     rebuild: Vec<Kernel>,
     find_pairs: Kernel,
     collect_forces: Kernel,
     collect_strain: Kernel,
-    finish_step: Kernel,
-    end_step: Kernel,
     observe: Kernel,
+}
+
+/// The two ends of a step.
+enum Ends {
+    Few { begin: Kernel, end: Kernel },
+    Many { begin_step: Kernel, bath: Option<Kernel>, decide: Kernel, finish_step: Kernel, end_step: Kernel },
 }
 
 /// See the module.
@@ -52,7 +54,8 @@ pub(super) struct State {
     pub parameters: Parameters,
     network: Network,
     kernels: Kernels,
-    slices: usize,
+    /// Parts of a pair's gradients.
+    parts: usize,
     control: Buffer<Control>,
     samples: Buffer<DeviceSample>,
     positions: Buffer<f64>,
@@ -103,6 +106,8 @@ impl State {
         let wide = |len: usize| Buffer::<f64>::zeros(device, len);
         let whole = |len: usize| Buffer::<i32>::zeros(device, len);
         let bins = 4 * atoms + 64;
+        // Few atoms stay in the order in which they come.
+        let ordered = if switches.few { 0 } else { atoms };
         let timestep = motion.as_ref().map_or(1.0, |motion| motion.integrator.timestep());
         let masses = motion.as_ref().map_or(vec![1.0; atoms], |motion| motion.masses.to_vec());
         let half_kick: Vec<f64> = masses.iter().map(|m| 0.5 * timestep * units::FORCE_PER_MASS / m).collect();
@@ -116,9 +121,12 @@ impl State {
             whole(atoms)?,
             whole(atoms + 1)?,
             whole(atoms)?,
+            whole(ordered)?,
+            whole(ordered)?,
+            whole(ordered)?,
         ];
-        let slices = switches.features / SLICE;
-        let pair_memory = PairMemory::new(device, 32 * atoms, slices)?;
+        let parts = if switches.few { CLUSTER } else { switches.features / SLICE };
+        let pair_memory = PairMemory::new(device, 32 * atoms, parts)?;
         let [positions, velocities, forces, reference] =
             [wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?];
         let strain = wide(9 * atoms)?;
@@ -135,6 +143,10 @@ impl State {
             reference: reference.pointer(),
             masses: floats[0].pointer(),
             half_kick: floats[1].pointer(),
+            species: network.species(),
+            order: integers[7].pointer(),
+            place: integers[8].pointer(),
+            kinds: integers[9].pointer(),
             partials: floats[2].pointer(),
             strain: strain.pointer(),
             images: integers[0].pointer(),
@@ -177,7 +189,7 @@ impl State {
             parameters,
             network,
             kernels,
-            slices,
+            parts,
             control,
             samples,
             positions,
@@ -192,7 +204,6 @@ impl State {
         };
         state.set_cell(cell);
         state.point_to_pairs();
-        state.network.prepare(&mut &**device, &state.parameters)?;
         Ok(state)
     }
 
@@ -222,14 +233,14 @@ impl State {
     /// Makes room for a list that did not fit, and some more.
     pub fn grow(&mut self, needed: i64) -> Result<()> {
         // Two lists are never there at once.
-        self.pair_memory = PairMemory::new(&self.device, 0, self.slices)?;
-        let room = needed as usize + needed as usize / 5 + 1024;
+        self.pair_memory = PairMemory::new(&self.device, 0, self.parts)?;
+        let room = needed as usize + needed as usize / 16 + 1024;
         if room > i32::MAX as usize {
             return Err(Error::Run(format!(
                 "the system has {needed} neighbour pairs, more than the GPU backend can hold; use a smaller skin or system"
             )));
         }
-        self.pair_memory = PairMemory::new(&self.device, room, self.slices)?;
+        self.pair_memory = PairMemory::new(&self.device, room, self.parts)?;
         self.point_to_pairs();
         Ok(())
     }
@@ -295,7 +306,8 @@ impl State {
         loop {
             let mut sink = &*self.device;
             self.record_rebuild(&mut sink)?;
-            self.record_forces(&mut sink)?;
+            self.record_network(&mut sink)?;
+            launch!(sink, self.kernels.collect_forces, self.parameters)?;
             launch!(sink, self.kernels.observe, self.parameters)?;
             let control = self.read_control()?;
             if control.status != status::CAPACITY {
@@ -336,18 +348,19 @@ impl State {
         self.good(control).map(drop).map_err(|error| Error::Run(format!("step {step}: {error}")))
     }
 
-    /// The first part of a step: the atoms move, and the flag is raised when the list no longer holds.
-    pub fn record_move(&self, sink: &mut impl Sink) -> Result<()> {
-        launch!(sink, self.kernels.begin_step, self.parameters)?;
-        match &self.kernels.bath {
-            Some(bath) => launch!(sink, *bath, self.parameters),
-            None => Ok(()),
+    /// The first part of a step: the atoms move, and a flag is raised when the list no longer holds. A graph is told so
+    /// through its handle `rebuild`, which is 0 outside a graph.
+    pub fn record_move(&self, sink: &mut impl Sink, rebuild: Handle) -> Result<()> {
+        match &self.kernels.ends {
+            Ends::Few { begin, .. } => launch!(sink, *begin, self.parameters, rebuild),
+            Ends::Many { begin_step, bath, decide, .. } => {
+                launch!(sink, *begin_step, self.parameters)?;
+                if let Some(bath) = bath {
+                    launch!(sink, *bath, self.parameters)?;
+                }
+                if rebuild == 0 { Ok(()) } else { launch!(sink, *decide, self.parameters, rebuild) }
+            }
         }
-    }
-
-    /// Tells a graph whether the list is to be made.
-    pub fn record_decision(&self, sink: &mut impl Sink, rebuild: Handle) -> Result<()> {
-        launch!(sink, self.kernels.decide, self.parameters, rebuild)
     }
 
     /// The list; nothing happens unless the flag is up.
@@ -355,28 +368,33 @@ impl State {
         self.kernels.rebuild.iter().try_for_each(|kernel| launch!(sink, *kernel, self.parameters))
     }
 
-    /// Energies and forces.
-    pub fn record_forces(&self, sink: &mut impl Sink) -> Result<()> {
+    /// Energies and the gradients of pairs.
+    pub fn record_network(&self, sink: &mut impl Sink) -> Result<()> {
         launch!(sink, self.kernels.find_pairs, self.parameters)?;
-        self.network.record(sink, &self.parameters)?;
-        launch!(sink, self.kernels.collect_forces, self.parameters)
+        self.network.record(sink, &self.parameters)
     }
 
-    /// The end of a step; `again` is 0 outside a graph.
+    /// Forces, and the end of a step; `again` is 0 outside a graph.
     pub fn record_end(&self, sink: &mut impl Sink, again: Handle) -> Result<()> {
-        let blocks = self.kernels.begin_step.grid.0 as i32;
-        launch!(sink, self.kernels.finish_step, self.parameters)?;
-        launch!(sink, self.kernels.end_step, self.parameters, blocks, again)
+        match &self.kernels.ends {
+            Ends::Few { end, .. } => launch!(sink, *end, self.parameters, again),
+            Ends::Many { begin_step, finish_step, end_step, .. } => {
+                let blocks = begin_step.grid.0 as i32;
+                launch!(sink, self.kernels.collect_forces, self.parameters)?;
+                launch!(sink, *finish_step, self.parameters)?;
+                launch!(sink, *end_step, self.parameters, blocks, again)
+            }
+        }
     }
 }
 
 impl PairMemory {
-    fn new(device: &Arc<Device>, capacity: usize, slices: usize) -> Result<Self> {
+    fn new(device: &Arc<Device>, capacity: usize, parts: usize) -> Result<Self> {
         Ok(PairMemory {
             entries: Buffer::zeros(device, ENTRY_BYTES * capacity)?,
             reverse: Buffer::zeros(device, capacity)?,
             pairs: Buffer::zeros(device, PAIR_BYTES * capacity)?,
-            gradients: Buffer::zeros(device, 4 * slices * capacity)?,
+            gradients: Buffer::zeros(device, 4 * parts * capacity)?,
         })
     }
 }
@@ -389,27 +407,40 @@ impl Kernels {
         };
         let strided = atoms.div_ceil(ATOM_THREADS).min(ATOM_BLOCKS);
         let (each, warps) = (atoms.div_ceil(256), atoms.div_ceil(4));
+        let ends = if switches.few {
+            Ends::Few { begin: kernel("few_begin", 1, 1024)?, end: kernel("few_end", CLUSTER as u32, 512)? }
+        } else {
+            Ends::Many {
+                begin_step: kernel("begin_step", strided, ATOM_THREADS)?,
+                bath: switches.langevin.then(|| kernel("bath", strided, ATOM_THREADS)).transpose()?,
+                decide: kernel("decide", 1, 1)?,
+                finish_step: kernel("finish_step", strided, ATOM_THREADS)?,
+                end_step: kernel("end_step", 1, 1024)?,
+            }
+        };
+        let mut rebuild = vec![
+            kernel("bin_grid", 1, 1024)?,
+            kernel("bin_count", each, 256)?,
+            kernel("bin_scan", 1, 1024)?,
+            kernel("bin_fill", each, 256)?,
+        ];
+        if !switches.few {
+            rebuild.push(kernel("spatial_order", each, 256)?);
+        }
+        rebuild.extend([
+            kernel("row_count", warps, 128)?,
+            kernel("row_scan", 1, 1024)?,
+            kernel("row_fill", warps, 128)?,
+            kernel("row_sort", warps, 128)?,
+            kernel("row_reverse", warps, 128)?,
+        ]);
         Ok(Kernels {
             moved: kernel("moved", strided, ATOM_THREADS)?,
-            begin_step: kernel("begin_step", strided, ATOM_THREADS)?,
-            bath: switches.langevin.then(|| kernel("bath", strided, ATOM_THREADS)).transpose()?,
-            decide: kernel("decide", 1, 1)?,
-            rebuild: vec![
-                kernel("bin_grid", 1, 1024)?,
-                kernel("bin_count", each, 256)?,
-                kernel("bin_scan", 1, 1024)?,
-                kernel("bin_fill", each, 256)?,
-                kernel("row_count", warps, 128)?,
-                kernel("row_scan", 1, 1024)?,
-                kernel("row_fill", warps, 128)?,
-                kernel("row_sort", warps, 128)?,
-                kernel("row_reverse", warps, 128)?,
-            ],
+            ends,
+            rebuild,
             find_pairs: kernel("find_pairs", warps, 128)?,
             collect_forces: kernel("collect_forces", warps, 128)?,
             collect_strain: kernel("collect_strain", warps, 128)?,
-            finish_step: kernel("finish_step", strided, ATOM_THREADS)?,
-            end_step: kernel("end_step", 1, 1024)?,
             observe: kernel("observe", 1, 1024)?,
         })
     }

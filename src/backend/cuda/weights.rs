@@ -1,12 +1,11 @@
-//! Weights as the kernels want them: float32, features padded to whole slices of 32 channels.
+//! Weights as the kernels want them: float32, features padded to a multiple of 32 channels.
 
 use super::device::Device;
-use super::layout::Pointer;
+use super::layout::{Mixing, Pointer};
 use super::memory::Buffer;
 use crate::backend::padding::Padding;
 use crate::error::Result;
-use crate::model;
-use crate::model::FilterTable;
+use crate::model::{self, Architecture, FilterTable, Model, Update};
 use std::sync::Arc;
 
 /// Channels of a slice.
@@ -15,6 +14,137 @@ pub(super) const SLICE: usize = 32;
 /// Whole slices.
 pub(super) fn padded(count: usize) -> usize {
     count.next_multiple_of(SLICE)
+}
+
+/// A whole network for the elements of one system. F: features with padding.
+pub(super) struct Weights {
+    pub student: bool,
+    /// F.
+    pub features: usize,
+    pub layers: Vec<LayerWeights>,
+    /// The readout's hidden layers, and its last one.
+    pub readout: Vec<Dense>,
+    pub last_weight: Buffer<f32>,
+    pub last_bias: f32,
+    /// Initial scalars of each element, `[elements][F]`.
+    pub embedding: Buffer<f32>,
+    /// What atoms of each element send in the first layer, `[elements][3F]`; nothing in a student, whose atoms send their
+    /// scalars.
+    first_sent: Buffer<f32>,
+    /// Each atom's element, as a row of those two.
+    species: Buffer<i32>,
+}
+
+/// One block of message and update.
+pub(super) struct LayerWeights {
+    pub table: Buffer<f32>,
+    /// The message context, in `painn`.
+    pub context: Option<[Dense; 2]>,
+    /// M, in `painn`.
+    pub channel_mix: Option<Dense>,
+    pub update: [Dense; 2],
+    pub mixing: Mixing,
+    /// ε of the norm.
+    pub epsilon: f32,
+}
+
+impl Weights {
+    /// Copies them to the device, `features` wide.
+    pub fn new(device: &Arc<Device>, model: &Model, features: usize, atomic_numbers: &[u8]) -> Result<Self> {
+        let mut elements = atomic_numbers.to_vec();
+        elements.sort_unstable();
+        elements.dedup();
+        let species: Vec<i32> = atomic_numbers
+            .iter()
+            .map(|z| elements.binary_search(z).expect("every element is among them") as i32)
+            .collect();
+        let f = model.features();
+        let (mut embedding, mut first_sent) = (vec![0.0; elements.len() * features], Vec::new());
+        for (&z, row) in elements.iter().zip(embedding.chunks_exact_mut(features)) {
+            let scalars = &model.embedding[z as usize * f..(z as usize + 1) * f];
+            row.iter_mut().zip(scalars).for_each(|(to, &from)| *to = from as f32);
+            if let Some([first, second]) = &model.layers[0].context {
+                let hidden = apply(first, scalars).into_iter().map(|h| h / (1.0 + (-h).exp())).collect::<Vec<_>>();
+                let mut sent = vec![0.0; 3 * features];
+                for (n, x) in apply(second, &hidden).into_iter().enumerate() {
+                    sent[n / f * features + n % f] = x as f32;
+                }
+                first_sent.extend(sent);
+            }
+        }
+        let (last, hidden) = model.readout.split_last().expect("a readout has layers");
+        let mut last_weight: Vec<f32> = last.weight.iter().map(|&w| w as f32).collect();
+        last_weight.resize(padded(last.inputs), 0.0);
+        let filters = model.filter_table();
+        let layers = model.layers.iter().enumerate();
+        Ok(Weights {
+            student: model.spec.architecture == Architecture::Student,
+            features,
+            layers: layers
+                .map(|(l, layer)| LayerWeights::new(device, layer, features, table(filters, l, features)))
+                .collect::<Result<_>>()?,
+            readout: hidden
+                .iter()
+                .enumerate()
+                .map(|(n, dense)| Dense::new(device, dense, [1, 1], [if n == 0 { features } else { SLICE }, SLICE]))
+                .collect::<Result<_>>()?,
+            last_weight: Buffer::from(device, &last_weight)?,
+            last_bias: last.bias[0] as f32,
+            embedding: Buffer::from(device, &embedding)?,
+            first_sent: Buffer::from(device, &first_sent)?,
+            species: Buffer::from(device, &species)?,
+        })
+    }
+
+    /// What atoms of each element send in the first layer.
+    pub fn first_sent(&self) -> Pointer {
+        if self.student { self.embedding.pointer() } else { self.first_sent.pointer() }
+    }
+
+    /// `[N]`, rows of [`embedding`](Self::embedding) and [`first_sent`](Self::first_sent).
+    pub fn species(&self) -> Pointer {
+        self.species.pointer()
+    }
+}
+
+impl LayerWeights {
+    fn new(device: &Arc<Device>, layer: &model::Layer, features: usize, table: Vec<f32>) -> Result<Self> {
+        let wide = [features, features];
+        let context = match &layer.context {
+            Some([a, b]) => Some([Dense::new(device, a, [1, 1], wide)?, Dense::new(device, b, [1, 3], wide)?]),
+            None => None,
+        };
+        let (channel_mix, update, mixing, epsilon) = match &layer.update {
+            Update::Mixing { channel_mix, context, epsilon } => {
+                (Some(Dense::new(device, channel_mix, [1, 2], wide)?), context, Mixing::default(), *epsilon as f32)
+            }
+            Update::Cartesian { context, mixing } => {
+                let mut t = Mixing::default();
+                for (n, element) in t.t.iter_mut().enumerate() {
+                    *element = mixing.map_or(0.0, |mixing| mixing[(n / 3, n % 3)] as f32);
+                }
+                (None, context, t, 0.0)
+            }
+        };
+        Ok(LayerWeights {
+            table: Buffer::from(device, &table)?,
+            context,
+            channel_mix,
+            update: [Dense::new(device, &update[0], [2, 1], wide)?, Dense::new(device, &update[1], [1, 3], wide)?],
+            mixing,
+            epsilon,
+        })
+    }
+}
+
+/// y = W x + b, where x is known for good.
+fn apply(dense: &model::Dense, x: &[f64]) -> Vec<f64> {
+    let rows = dense.weight.chunks_exact(dense.inputs).enumerate();
+    rows.map(|(o, row)| {
+        let bias = dense.bias.get(o).copied().unwrap_or(0.0);
+        bias + row.iter().zip(x).map(|(w, x)| w * x).sum::<f64>()
+    })
+    .collect()
 }
 
 /// A dense layer for both directions. Inputs and outputs are padded; what is added is zero and stays zero.
@@ -27,10 +157,10 @@ pub(super) struct Dense {
 }
 
 impl Dense {
-    /// From a layer whose inputs and outputs consist of so many equal parts, each of which is padded.
-    pub fn new(device: &Arc<Device>, dense: &model::Dense, input_parts: usize, output_parts: usize) -> Result<Self> {
+    /// From a layer whose inputs and outputs consist of so many equal parts, each of which is padded to whole units.
+    pub fn new(device: &Arc<Device>, dense: &model::Dense, parts: [usize; 2], units: [usize; 2]) -> Result<Self> {
         let (from, to) =
-            (Padding::new(dense.inputs, input_parts, SLICE), Padding::new(dense.outputs, output_parts, SLICE));
+            (Padding::new(dense.inputs, parts[0], units[0]), Padding::new(dense.outputs, parts[1], units[1]));
         let (inputs, outputs) = (from.len(), to.len());
         let mut forward = vec![0.0; inputs * outputs];
         let mut backward = vec![0.0; inputs * outputs];
@@ -73,11 +203,11 @@ impl Dense {
     }
 }
 
-/// One layer's filter table as `[slice][intervals + 3][3][32]`.
-pub(super) fn table(table: &FilterTable, layer: usize) -> Vec<f32> {
+/// One layer's filter table as `[slice][intervals + 3][3][32]`, `wide` channels in all.
+fn table(table: &FilterTable, layer: usize, wide: usize) -> Vec<f32> {
     let features = table.width / 3;
     let rows = table.intervals + 3;
-    let mut packed = vec![0.0; padded(features) * 3 * rows];
+    let mut packed = vec![0.0; wide * 3 * rows];
     for (k, row) in table.coefficients[layer].chunks_exact(table.width).enumerate() {
         for (third, values) in row.chunks_exact(features).enumerate() {
             for (channel, value) in values.iter().enumerate() {

@@ -1,0 +1,311 @@
+// The network for few atoms, where nothing but latency counts: everything between two exchanges of messages is one kernel.
+//
+// A cluster of blocks takes up to `group` atoms. Each block owns OWN channels of every feature: it gathers their
+// messages, and computes those outputs of dense layers. Thread (atom, channel) keeps in registers what belongs to that
+// channel, and hands out what the next dense layer takes in to all blocks. Every sum has an order of its own, which
+// neither the number of clusters nor their place changes; the number of atoms decides `group`.
+#include "few_messages.cuh"
+
+// One channel of an atom on its way through an update block. Names as in ARCHITECTURE.md; a student has its μ before the
+// update for v, and no y.
+struct Channel {
+    float q, m[3];
+    float v[3], y[3], n, h;
+    float a2, a3;
+};
+
+// Back through a layer's update block: g_q and g_μ after it, in `gq` and `gm`, become those before it. In the last layer g_μ
+// is zero. `tile` is the first of U2ᵀ.
+__device__ inline void update_back(const Team& t, const Layer& layer, Tile tile, const Channel& c, float& gq, float* gm,
+                                   bool last)
+{
+    const Shape second = {3 * FEATURES, 1, FEATURES}, first = {FEATURES, 2, FEATURES}, mixed = {2 * FEATURES, 1, FEATURES};
+    if (t.mine) {
+        float* g = t.gradients + t.local * 3 * FEATURES + t.channel;
+        float s = 0.0f, along = 0.0f;
+        for (int k = 0; k < 3; k++) {
+            s += STUDENT ? gm[k] * turned(layer.mixing, c.v, k) : c.v[k] * c.y[k];
+            along += gm[k] * (STUDENT ? c.v[k] : c.y[k]);
+        }
+        hand_out(g, gq);
+        hand_out(g + FEATURES, last ? 0.0f : along);
+        hand_out(g + 2 * FEATURES, STUDENT ? (last ? 0.0f : s) : gq * s);
+    }
+    cluster_barrier();
+    multiply(t, tile, layer.update_back[1], second, t.gradients, 3 * FEATURES, t.atoms);
+    tile = fetch(t, layer.update_back[0], first);
+    __syncthreads();
+    if (t.mine) hand_out(t.hidden + t.local * FEATURES + t.channel, silu_slope(c.h) * total(t, second, 0));
+    cluster_barrier();
+    multiply(t, tile, layer.update_back[0], first, t.hidden, FEATURES, t.atoms);
+    if (!STUDENT) tile = fetch(t, layer.mix_back, mixed);
+    __syncthreads();
+    if (t.mine) {
+        float shared_part = gq * c.a3, gn = total(t, first, 1);
+        gq += total(t, first, 0);
+#if STUDENT
+        float slope = c.n > 0.0f ? gn / c.n : 0.0f;
+        float before[3] = {gm[0], gm[1], gm[2]};
+        for (int k = 0; k < 3; k++) gm[k] = before[k] * c.a2 + turned_back(layer.mixing, before, k) * c.a3 + slope * c.v[k];
+#else
+        for (int k = 0; k < 3; k++) {
+            float* to = t.wide + (3 * t.local + k) * 2 * FEATURES + t.channel;
+            hand_out(to, shared_part * c.y[k] + gn * c.v[k] / c.n);
+            hand_out(to + FEATURES, shared_part * c.v[k] + gm[k] * c.a2);
+        }
+#endif
+    }
+#if !STUDENT
+    cluster_barrier();
+    multiply(t, tile, layer.mix_back, mixed, t.wide, 2 * FEATURES, 3 * t.atoms);
+    __syncthreads();
+    for (int k = 0; k < 3 && t.mine; k++) gm[k] += total(t, mixed, 3 * t.atoms, 3 * t.local + k, 0, t.own);
+#endif
+}
+
+// The readout, from all q in `scalars`: energies of atoms; returns ∂E/∂q of this thread's channel.
+__device__ inline float read_out(const Parameters& p, const Team& t, const Readout& readout)
+{
+    const float* x = t.scalars;
+    int stride = 2 * FEATURES;
+    Shape s = {FEATURES, 1, 0};
+    for (int d = 0; d < readout.layers; d++) {
+        s.width = readout.widths[d];
+        multiply(t, fetch(t, readout.weights[d], s), readout.weights[d], s, x, stride, t.atoms);
+        __syncthreads();
+        // Every block has all hidden values h of all layers.
+        float* h = t.wide + d * t.group * FEATURES;
+        int own = s.width / CLUSTER;
+        for (int k = threadIdx.x; k < t.atoms * own; k += FEW_THREADS) {
+            int local = k / own, column = t.rank * own + k % own;
+            hand_out(h + local * FEATURES + column, readout.bias[d][column] + total(t, s, t.atoms, local, 0, k % own));
+        }
+        cluster_barrier();
+        bool deepest = d + 1 == readout.layers;
+        for (int k = threadIdx.x; k < t.atoms * s.width; k += FEW_THREADS) {
+            int at = k / s.width * FEATURES + k % s.width;
+            t.hidden[at] = deepest ? readout.last_weight[k % s.width] * silu_slope(h[at]) : silu(h[at]);
+        }
+        // Blocks take turns with the atoms.
+        for (int local = t.rank + CLUSTER * (threadIdx.x / 32); local < t.atoms && deepest; local += CLUSTER * WARPS) {
+            float sum = 0.0f;
+            for (int k = warp_lane(); k < s.width; k += 32) sum = fmaf(readout.last_weight[k], silu(h[local * FEATURES + k]), sum);
+            for (int offset = 16; offset > 0; offset >>= 1) sum += __shfl_xor_sync(FULL, sum, offset);
+            if (warp_lane() == 0) p.energies[t.first + local] = sum + readout.last_bias;
+        }
+        __syncthreads();
+        x = t.hidden;
+        stride = FEATURES;
+        s.inputs = s.width;
+    }
+    for (int d = readout.layers - 1; d > 0; d--) {
+        s.width = readout.widths[d - 1];
+        multiply(t, fetch(t, readout.back[d], s), readout.back[d], s, x, stride, t.atoms);
+        __syncthreads();
+        const float* h = t.wide + (d - 1) * t.group * FEATURES;
+        float* to = x == t.hidden ? t.scalars : t.hidden;
+        int own = s.width / CLUSTER;
+        for (int k = threadIdx.x; k < t.atoms * own; k += FEW_THREADS) {
+            int local = k / own, at = local * FEATURES + t.rank * own + k % own;
+            hand_out(to + at, silu_slope(h[at]) * total(t, s, t.atoms, local, 0, k % own));
+        }
+        cluster_barrier();
+        x = to;
+        s.inputs = s.width;
+    }
+    s.width = FEATURES;
+    multiply(t, fetch(t, readout.back[0], s), readout.back[0], s, x, FEATURES, t.atoms);
+    __syncthreads();
+    return t.mine ? total(t, s, 0) : 0.0f;
+}
+
+// A layer's messages and update; then what atoms send into the next layer, or, from the last layer, the readout and back
+// through the update. A cluster for every `group` atoms.
+// q: before, [N][F], for each element in the first layer; mu: before, [N][3][F]. The last layer leaves no q and no μ but
+// their gradients, gq [N][F] and gmu [N][3][F].
+extern "C" __global__ void CLUSTERED __launch_bounds__(FEW_THREADS, 1)
+few_forward(const __grid_constant__ Parameters p, int group, const __grid_constant__ Layer layer,
+            const __grid_constant__ Layer next, const __grid_constant__ Readout readout, const float* q, const float* mu,
+            float* q_out, float* gq, float* gmu, int first, int last)
+{
+    const Shape mixing = {FEATURES, 2, FEATURES}, update_first = {2 * FEATURES, 1, FEATURES};
+    const Shape single = {FEATURES, 1, FEATURES}, triple = {FEATURES, 3, FEATURES};
+    cluster_arrive();
+    Team t = make_team(p, group);
+    Tile tile = STUDENT ? fetch(t, layer.update[0], update_first) : fetch(t, layer.mix, mixing);
+    if (p.control->status != 0) {
+        cluster_wait();
+        return;
+    }
+    Channel c = {};
+    int scalars = t.atom * FEATURES + t.channel, vectors = t.atom * 3 * FEATURES + t.channel;
+    if (t.mine) {
+        c.q = q[(long long)sender_row(p, first, t.atom) * FEATURES + t.channel];
+        for (int k = 0; k < 3 && !first; k++) c.m[k] = mu[vectors + k * FEATURES];
+    }
+    gather_messages(p, t, layer.table, layer.sent, mu, first);
+    __syncthreads();
+    // All blocks are there before anybody writes to them.
+    cluster_wait();
+    float* own_scalars = t.scalars + t.local * 2 * FEATURES + t.channel;
+    if (t.mine) {
+        c.q += gathered(t, 4, 0);
+        hand_out(own_scalars, c.q);
+        for (int k = 0; k < 3; k++) {
+            c.m[k] += gathered(t, 4, 1 + k);
+            if (!STUDENT) hand_out(t.wide + (3 * t.local + k) * FEATURES + t.channel, c.m[k]);
+        }
+    }
+#if !STUDENT
+    cluster_barrier();
+    multiply(t, tile, layer.mix, mixing, t.wide, FEATURES, 3 * t.atoms);
+    tile = fetch(t, layer.update[0], update_first);
+    __syncthreads();
+#endif
+    if (t.mine) {
+        float square = 0.0f;
+        for (int k = 0; k < 3; k++) {
+#if STUDENT
+            c.v[k] = c.m[k];
+#else
+            int row = 3 * t.local + k;
+            c.v[k] = total(t, mixing, 3 * t.atoms, row, 0, t.own);
+            c.y[k] = total(t, mixing, 3 * t.atoms, row, 1, t.own);
+            if (!last) layer.vectors[vector_at(t.atom, k, FEATURES + t.channel)] = c.y[k];
+#endif
+            if (!last) layer.vectors[vector_at(t.atom, k, t.channel)] = c.v[k];
+            square += c.v[k] * c.v[k];
+        }
+        c.n = sqrtf(square + layer.epsilon);
+        hand_out(own_scalars + FEATURES, c.n);
+    }
+    cluster_barrier();
+    multiply(t, tile, layer.update[0], update_first, t.scalars, 2 * FEATURES, t.atoms);
+    tile = fetch(t, layer.update[1], triple);
+    __syncthreads();
+    if (t.mine) {
+        c.h = layer.update_bias[0][t.channel] + total(t, update_first, 0);
+        if (!last) layer.hidden[scalars] = c.h;
+        hand_out(t.hidden + t.local * FEATURES + t.channel, silu(c.h));
+    }
+    cluster_barrier();
+    multiply(t, tile, layer.update[1], triple, t.hidden, FEATURES, t.atoms);
+    if (!STUDENT && !last) tile = fetch(t, next.context[0], single);
+    __syncthreads();
+    if (t.mine) {
+        const float* bias = layer.update_bias[1] + t.channel;
+        float a1 = bias[0] + total(t, triple, 0);
+        c.a2 = bias[FEATURES] + total(t, triple, 1);
+        c.a3 = bias[2 * FEATURES] + total(t, triple, 2);
+        float s = 0.0f;
+        for (int k = 0; k < 3; k++) {
+            s += c.v[k] * c.y[k];
+            c.m[k] = STUDENT ? c.v[k] * c.a2 + turned(layer.mixing, c.v, k) * c.a3 : c.m[k] + c.a2 * c.y[k];
+            if (!last) layer.mu[vectors + k * FEATURES] = c.m[k];
+        }
+        c.q += STUDENT ? a1 : a1 + c.a3 * s;
+        if (!last) {
+            layer.coefficients[vectors + FEATURES] = c.a2;
+            layer.coefficients[vectors + 2 * FEATURES] = c.a3;
+            q_out[scalars] = c.q;
+        }
+        if (!STUDENT || last) hand_out(own_scalars, c.q);
+    }
+    if (last) {
+        cluster_barrier();
+        float gradient = read_out(p, t, readout), gm[3] = {0.0f, 0.0f, 0.0f};
+        tile = fetch(t, layer.update_back[1], {3 * FEATURES, 1, FEATURES});
+        update_back(t, layer, tile, c, gradient, gm, true);
+        if (t.mine) {
+            gq[scalars] = gradient;
+            for (int k = 0; k < 3; k++) gmu[vectors + k * FEATURES] = gm[k];
+        }
+        return;
+    }
+#if !STUDENT
+    // x = W2 σ(W1 q + b1) + b2 of the next layer.
+    cluster_barrier();
+    multiply(t, tile, next.context[0], single, t.scalars, 2 * FEATURES, t.atoms);
+    tile = fetch(t, next.context[1], triple);
+    __syncthreads();
+    if (t.mine) {
+        float h = next.context_bias[0][t.channel] + total(t, single, 0);
+        next.context_hidden[scalars] = h;
+        hand_out(t.hidden + t.local * FEATURES + t.channel, silu(h));
+    }
+    cluster_barrier();
+    multiply(t, tile, next.context[1], triple, t.hidden, FEATURES, t.atoms);
+    __syncthreads();
+    for (int k = 0; k < 3 && t.mine; k++)
+        next.sent[vectors + k * FEATURES] = next.context_bias[1][k * FEATURES + t.channel] + total(t, triple, k);
+#endif
+}
+
+// The adjoint of a layer's messages, its context, and of the update of the layer before it; in the first layer only the
+// gradients of pairs. gq, gmu: gradients of q and μ after the messages; gq_out, gmu_out: those after the messages of the
+// layer before. `more`: the gradients of pairs have been begun.
+extern "C" __global__ void CLUSTERED __launch_bounds__(FEW_THREADS, 1)
+few_backward(const __grid_constant__ Parameters p, int group, const __grid_constant__ Layer layer,
+             const __grid_constant__ Layer before, const float* gq, const float* gmu, float* gq_out, float* gmu_out, int first,
+             int more)
+{
+    const Shape single = {FEATURES, 1, FEATURES}, triple = {3 * FEATURES, 1, FEATURES};
+    cluster_arrive();
+    Team t = make_team(p, group);
+    Tile tile = {};
+    if (!first) tile = fetch(t, STUDENT ? before.update_back[1] : layer.context_back[1], triple);
+    if (p.control->status != 0) {
+        cluster_wait();
+        return;
+    }
+    gather_gradients(p, t, layer.table, layer.sent, before.mu, gq, gmu, first, more);
+    if (first) {
+        cluster_wait();
+        return;
+    }
+    Channel c = {};
+    float g = 0.0f, gm[3] = {0.0f, 0.0f, 0.0f}, context_hidden = 0.0f;
+    int scalars = t.atom * FEATURES + t.channel, vectors = t.atom * 3 * FEATURES + t.channel;
+    if (t.mine) {
+        g = gq[scalars];
+        c.h = before.hidden[scalars];
+        c.a2 = before.coefficients[vectors + FEATURES];
+        c.a3 = before.coefficients[vectors + 2 * FEATURES];
+        float square = 0.0f;
+        for (int k = 0; k < 3; k++) {
+            gm[k] = gmu[vectors + k * FEATURES];
+            c.v[k] = before.vectors[vector_at(t.atom, k, t.channel)];
+            if (!STUDENT) c.y[k] = before.vectors[vector_at(t.atom, k, FEATURES + t.channel)];
+            square += c.v[k] * c.v[k];
+        }
+        c.n = sqrtf(square + before.epsilon);
+        if (!STUDENT) context_hidden = layer.context_hidden[scalars];
+    }
+    __syncthreads();
+    // All blocks are there before anybody writes to them.
+    cluster_wait();
+    if (t.mine) {
+        for (int k = 0; k < 3; k++) {
+            gm[k] += gathered(t, 6, 3 + k);
+            if (!STUDENT) hand_out(t.gradients + t.local * 3 * FEATURES + k * FEATURES + t.channel, gathered(t, 6, k));
+        }
+        if (STUDENT) g += gathered(t, 6, 0);
+    }
+#if !STUDENT
+    cluster_barrier();
+    multiply(t, tile, layer.context_back[1], triple, t.gradients, 3 * FEATURES, t.atoms);
+    tile = fetch(t, layer.context_back[0], single);
+    __syncthreads();
+    if (t.mine) hand_out(t.hidden + t.local * FEATURES + t.channel, silu_slope(context_hidden) * total(t, triple, 0));
+    cluster_barrier();
+    multiply(t, tile, layer.context_back[0], single, t.hidden, FEATURES, t.atoms);
+    tile = fetch(t, before.update_back[1], triple);
+    __syncthreads();
+    if (t.mine) g += total(t, single, 0);
+#endif
+    update_back(t, before, tile, c, g, gm, false);
+    if (t.mine) {
+        gq_out[scalars] = g;
+        for (int k = 0; k < 3; k++) gmu_out[vectors + k * FEATURES] = gm[k];
+    }
+}
