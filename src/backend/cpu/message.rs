@@ -51,7 +51,26 @@ struct Row<'a, T> {
     shared: usize,
 }
 
+/// What a pass does with the pairs of one atom.
+trait Rows<T: Real> {
+    fn row<I: Isa>(&mut self, filters: &impl RowFilters<I, T>, atom: usize, row: &Row<T>);
+}
+
 impl<T: Real> Task<'_, T> {
+    /// Goes through the rows of the chunk's atoms.
+    #[inline(always)]
+    fn each_row<I: Isa>(&self, atoms: usize, pass: &mut impl Rows<T>) {
+        for atom in self.first..self.first + atoms {
+            let row = self.row(atom);
+            match self.filters {
+                Source::Table(table) => pass.row::<I>(&table.slice(self.layer, self.slice), atom, &row),
+                Source::Direct(filters) => {
+                    pass.row::<I>(&Computed::new(&filters[self.slice], self.layer, row.pairs), atom, &row);
+                }
+            }
+        }
+    }
+
     /// The row of an atom.
     #[inline(always)]
     fn row(&self, atom: usize) -> Row<'_, T> {
@@ -164,20 +183,12 @@ impl<T: Real> Kernel for Forward<'_, T> {
     fn run<I: Isa>(mut self) {
         align_stack();
         self.out.fill(T::zero());
-        for atom in self.task.first..self.task.first + self.out.len() / FORWARD {
-            let task = self.task;
-            let row = task.row(atom);
-            match task.filters {
-                Source::Table(table) => self.row::<I>(&table.slice(task.layer, task.slice), atom, &row),
-                Source::Direct(filters) => {
-                    self.row::<I>(&Computed::new(&filters[task.slice], task.layer, row.pairs), atom, &row);
-                }
-            }
-        }
+        let (task, atoms) = (self.task, self.out.len() / FORWARD);
+        task.each_row::<I>(atoms, &mut self);
     }
 }
 
-impl<T: Real> Forward<'_, T> {
+impl<T: Real> Rows<T> for Forward<'_, T> {
     #[inline(always)]
     fn row<I: Isa>(&mut self, filters: &impl RowFilters<I, T>, atom: usize, row: &Row<T>) {
         let (len, own) = (V::<I, T>::LEN, (atom - self.task.first) * FORWARD);
@@ -203,7 +214,9 @@ impl<T: Real> Forward<'_, T> {
             }
         }
     }
+}
 
+impl<T: Real> Forward<'_, T> {
     /// The message of the row's pair `n` to the row's atom, for some vectors from the channel `first` on, and the message
     /// back if the pair is shared.
     #[inline(always)]
@@ -303,20 +316,12 @@ impl<T: Real> Kernel for Backward<'_, T> {
     fn run<I: Isa>(mut self) {
         align_stack();
         self.out.fill(T::zero());
-        for atom in self.task.first..self.task.first + self.atoms {
-            let task = self.task;
-            let row = task.row(atom);
-            match task.filters {
-                Source::Table(table) => self.row::<I>(&table.slice(task.layer, task.slice), atom, &row),
-                Source::Direct(filters) => {
-                    self.row::<I>(&Computed::new(&filters[task.slice], task.layer, row.pairs), atom, &row);
-                }
-            }
-        }
+        let (task, atoms) = (self.task, self.atoms);
+        task.each_row::<I>(atoms, &mut self);
     }
 }
 
-impl<T: Real> Backward<'_, T> {
+impl<T: Real> Rows<T> for Backward<'_, T> {
     #[inline(always)]
     fn row<I: Isa>(&mut self, filters: &impl RowFilters<I, T>, atom: usize, row: &Row<T>) {
         for n in 0..row.shared {
@@ -326,7 +331,9 @@ impl<T: Real> Backward<'_, T> {
             self.pair::<I, false>(filters, atom, row, n);
         }
     }
+}
 
+impl<T: Real> Backward<'_, T> {
     /// The row's pair `n` as a message from the row's atom j, and back if the pair is shared. Its û points from j to the
     /// neighbour i, against that of the message from j to i.
     #[inline(always)]
