@@ -1,5 +1,6 @@
 //! What belongs to atoms one by one around the updates: what they send, and the readout.
 
+use super::aligned::{Aligned, zeros};
 use super::dense::{Dense, silu, silu_backward};
 use super::real::Real;
 use super::simd::LANES;
@@ -11,7 +12,7 @@ pub(super) fn send<T: Real>(context: Option<&[Dense<T>; 2]>, f: usize, q: &[T], 
         Some([first, second]) => {
             let atoms = q.len() / f;
             first.forward(atoms, q, hidden);
-            let mut active = vec![T::zero(); hidden.len()];
+            let mut active = zeros(hidden.len());
             silu(hidden, &mut active);
             second.forward(atoms, &active, x);
         }
@@ -29,7 +30,7 @@ pub(super) fn send_backward<T: Real>(context: Option<&[Dense<T>; 2]>, f: usize, 
     match context {
         Some([first, second]) => {
             let atoms = gq.len() / f;
-            let mut gh = vec![T::zero(); hidden.len()];
+            let mut gh = zeros(hidden.len());
             second.backward(atoms, gx, false, &mut gh);
             silu_backward(hidden, &mut gh);
             first.backward(atoms, &gh, true, gq);
@@ -49,19 +50,20 @@ pub(super) fn read_out<T: Real>(layers: &[Dense<T>], q: &[T], energies: &mut [T]
     let atoms = energies.len();
     let deepest = layers.len() - 1;
     // Values before each activation.
-    let mut hidden: Vec<Vec<T>> = Vec::with_capacity(deepest);
-    let mut input = q.to_vec();
+    let mut hidden: Vec<Aligned<T>> = Vec::with_capacity(deepest);
+    let mut input = Aligned::from(q);
     for dense in &layers[..deepest] {
-        let mut h = vec![T::zero(); atoms * dense.outputs];
+        let mut h = zeros(atoms * dense.outputs);
         dense.forward(atoms, &input, &mut h);
-        input = vec![T::zero(); h.len()];
+        input = zeros(h.len());
         silu(&h, &mut input);
         hidden.push(h);
     }
     layers[deepest].forward(atoms, &input, energies);
-    let mut gradient = vec![T::one(); atoms];
+    let mut gradient = zeros(atoms);
+    gradient.fill(T::one());
     for (dense, h) in layers[1..].iter().zip(&hidden).rev() {
-        let mut before = vec![T::zero(); atoms * dense.inputs];
+        let mut before = zeros(atoms * dense.inputs);
         dense.backward(atoms, &gradient, false, &mut before);
         silu_backward(h, &mut before);
         gradient = before;

@@ -3,6 +3,7 @@
 //! Every output is one sum over the inputs in rising order, whatever the number of rows: how atoms are grouped changes
 //! no bit.
 
+use super::aligned::{Aligned, zeros};
 use super::real::Real;
 use super::simd::{Isa, Kernel, LANES, V, Vector, dispatch, get, put};
 use crate::backend::padding::Padding;
@@ -14,16 +15,16 @@ struct Packed<T> {
     inputs: usize,
     outputs: usize,
     /// `[panel][inputs][PANEL]`; outputs beyond the last are zero.
-    weight: Vec<T>,
+    weight: Aligned<T>,
     /// `[panels · PANEL]`, zero where the layer has none.
-    bias: Vec<T>,
+    bias: Aligned<T>,
 }
 
 impl<T: Real> Packed<T> {
     /// `element(output, input)` gives the weights; `bias` has a number an output, or none at all.
     fn new(inputs: usize, outputs: usize, element: impl Fn(usize, usize) -> T, mut bias: Vec<T>) -> Self {
         let panels = outputs.div_ceil(T::PANEL);
-        let mut weight = vec![T::zero(); panels * inputs * T::PANEL];
+        let mut weight = zeros(panels * inputs * T::PANEL);
         for (panel, block) in weight.chunks_exact_mut(inputs * T::PANEL).enumerate() {
             for (i, row) in block.chunks_exact_mut(T::PANEL).enumerate() {
                 for (o, w) in row.iter_mut().enumerate().filter(|(o, _)| panel * T::PANEL + o < outputs) {
@@ -32,7 +33,7 @@ impl<T: Real> Packed<T> {
             }
         }
         bias.resize(panels * T::PANEL, T::zero());
-        Packed { inputs, outputs, weight, bias }
+        Packed { inputs, outputs, weight, bias: bias.as_slice().into() }
     }
 
     /// y = A x + b, or y += A x + b when `add`: x `[rows][inputs]`, y `[rows][outputs]`.

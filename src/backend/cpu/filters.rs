@@ -1,5 +1,6 @@
 //! Radial filters of pairs, from a table or evaluated directly, [`LANES`] channels at a time.
 
+use super::aligned::Aligned;
 use super::geometry::Pair;
 use super::real::Real;
 use super::simd::{Isa, LANES, V, Vector, padded, prefetch};
@@ -100,7 +101,7 @@ fn sliced(width: usize) -> impl Iterator<Item = Vec<Option<usize>>> {
 /// A [`crate::model::FilterTable`] in the network's precision.
 pub(super) struct Table<T> {
     /// A layer each: `[F / LANES][intervals + 3][SLICE]`.
-    coefficients: Vec<Vec<T>>,
+    coefficients: Vec<Aligned<T>>,
     /// Numbers of a slice.
     stride: usize,
     grid: Grid,
@@ -114,7 +115,8 @@ impl<T: Real> Table<T> {
         let layer = |coefficients: &Vec<f64>| {
             let rows = || coefficients.chunks_exact(table.width);
             let pick = |row: &[f64], of: &Option<usize>| of.map_or(T::zero(), |of| T::of(row[of]));
-            slices.iter().flat_map(|slice| rows().flat_map(|row| slice.iter().map(|of| pick(row, of)))).collect()
+            let numbers = slices.iter().flat_map(|slice| rows().flat_map(|row| slice.iter().map(|of| pick(row, of))));
+            Aligned::from(numbers.collect::<Vec<T>>().as_slice())
         };
         Table {
             coefficients: table.coefficients.iter().map(layer).collect(),

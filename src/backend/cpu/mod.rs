@@ -1,5 +1,6 @@
 //! The CPU backend: rayon over blocks of atoms, generic over the precision of the network.
 
+mod aligned;
 mod atoms;
 mod dense;
 mod engine;

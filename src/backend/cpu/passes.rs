@@ -3,6 +3,7 @@
 //! A layer is two parallel passes in each direction: messages, by slices of channels and chunks of atoms, and what belongs
 //! to one atom alone (update, context, readout and their adjoints), by blocks of atoms.
 
+use super::aligned::{Aligned, zeros};
 use super::atoms::{read_out, readout, send, send_backward};
 use super::dense::Dense;
 use super::filters::{Filters, Source};
@@ -24,15 +25,15 @@ struct Layer<T> {
 struct Kept<T> {
     /// Hidden layer of the message context before its activation, `[N][F]`; nothing in the first layer, and unused without
     /// a context.
-    context: Vec<T>,
+    context: Aligned<T>,
     /// x, `[N][F / LANES][3][LANES]`; in the first layer it never changes.
-    x: Vec<T>,
+    x: Aligned<T>,
     /// μ after the layer, `[N][3F]`.
-    mu: Vec<T>,
+    mu: Aligned<T>,
     /// See [`Saved`].
-    vectors: Vec<T>,
-    hidden: Vec<T>,
-    coefficients: Vec<T>,
+    vectors: Aligned<T>,
+    hidden: Aligned<T>,
+    coefficients: Aligned<T>,
 }
 
 /// A network for certain atoms: weights, and memory for both passes.
@@ -43,15 +44,15 @@ pub(super) struct Network<T> {
     readout: Vec<Dense<T>>,
     filters: Source<T>,
     /// Initial scalars of each atom's element, `[N][F]`.
-    embedding: Vec<T>,
+    embedding: Aligned<T>,
     kept: Vec<Kept<T>>,
     /// Scalars on the way forward, `[N][F]`.
-    scalars: Vec<T>,
+    scalars: Aligned<T>,
     /// Gradients of scalars and vectors, `[N][F]` and `[N][3F]`.
-    gradients: (Vec<T>, Vec<T>),
+    gradients: (Aligned<T>, Aligned<T>),
     /// What the tasks of one layer's messages write, `[F / LANES][N]`[[`FORWARD`] or [`BACKWARD`]].
-    messages: Vec<T>,
-    energies: Vec<T>,
+    messages: Aligned<T>,
+    energies: Aligned<T>,
     /// `[groups][pairs]`, see [`groups`].
     pair_gradients: Vec<PairGradient<T>>,
 }
@@ -135,7 +136,7 @@ impl<T: Real> Network<T> {
     pub fn new(model: &Model, atomic_numbers: &[u8], filters: Filters) -> Self {
         let (f, atoms) = (model.features(), atomic_numbers.len());
         let features = padded(f);
-        let mut embedding = vec![T::zero(); atoms * features];
+        let mut embedding = zeros(atoms * features);
         for (&z, row) in atomic_numbers.iter().zip(embedding.chunks_exact_mut(features)) {
             for (to, &from) in row.iter_mut().zip(&model.embedding[z as usize * f..(z as usize + 1) * f]) {
                 *to = T::of(from);
@@ -146,13 +147,13 @@ impl<T: Real> Network<T> {
             update: Update::new(&layer.update),
         };
         let layers: Vec<Layer<T>> = model.layers.iter().map(layer).collect();
-        let zeros = |stride: usize| vec![T::zero(); atoms * stride * features];
+        let each = |stride: usize| zeros(atoms * stride * features);
         let mut kept: Vec<Kept<T>> = (0..layers.len())
             .map(|l| {
-                let unless_last = |stride: usize| if l + 1 == layers.len() { Vec::new() } else { zeros(stride) };
+                let unless_last = |stride: usize| if l + 1 == layers.len() { each(0) } else { each(stride) };
                 Kept {
-                    context: if l == 0 { Vec::new() } else { zeros(1) },
-                    x: zeros(3),
+                    context: if l == 0 { each(0) } else { each(1) },
+                    x: each(3),
                     mu: unless_last(3),
                     vectors: unless_last(6),
                     hidden: unless_last(1),
@@ -161,17 +162,17 @@ impl<T: Real> Network<T> {
             })
             .collect();
         // What atoms send to the first layer depends on their elements alone.
-        send(layers[0].context.as_ref(), features, &embedding, &mut zeros(1), &mut kept[0].x);
+        send(layers[0].context.as_ref(), features, &embedding, &mut each(1), &mut kept[0].x);
         Network {
             features,
             layers,
             readout: readout(model),
             filters: Source::new(model, filters),
             kept,
-            scalars: zeros(1),
-            gradients: (zeros(1), zeros(3)),
-            messages: zeros(BACKWARD / LANES),
-            energies: vec![T::zero(); atoms],
+            scalars: each(1),
+            gradients: (each(1), each(3)),
+            messages: each(BACKWARD / LANES),
+            energies: zeros(atoms),
             pair_gradients: Vec::new(),
             embedding,
         }
@@ -204,7 +205,7 @@ impl<T: Real> Network<T> {
             let (before, here) = done.split_at_mut(l);
             let Kept { mu, vectors, hidden, coefficients, .. } = &mut here[0];
             let (layer, context) = (&self.layers[l], self.layers[l + 1].context.as_ref());
-            let written = Written::forward(&self.messages, atoms, before.last().map(|kept| kept.mu.as_slice()));
+            let written = Written::forward(&self.messages, atoms, before.last().map(|kept| &*kept.mu));
             (
                 self.scalars.par_chunks_mut(block * f),
                 mu.par_chunks_mut(block * 3 * f),
@@ -226,7 +227,7 @@ impl<T: Real> Network<T> {
         // Of the last layer nothing is kept: its adjoint follows at once.
         self.forward_messages(last, pairs);
         let (layer, readout) = (&self.layers[last], &self.readout);
-        let before = last.checked_sub(1).map(|before| self.kept[before].mu.as_slice());
+        let before = last.checked_sub(1).map(|before| &*self.kept[before].mu);
         let written = Written::forward(&self.messages, atoms, before);
         (
             self.scalars.par_chunks_mut(block * f),
@@ -237,7 +238,7 @@ impl<T: Real> Network<T> {
             .into_par_iter()
             .enumerate()
             .for_each(|(number, (q, energies, gq, gmu))| {
-                let scratch = |stride: usize| vec![T::zero(); stride * q.len()];
+                let scratch = |stride: usize| zeros(stride * q.len());
                 let (mut mu, mut vectors, mut hidden, mut coefficients) =
                     (scratch(3), scratch(6), scratch(1), scratch(3));
                 let mut saved = Saved { vectors: &mut vectors, hidden: &mut hidden, coefficients: &mut coefficients };
@@ -274,7 +275,7 @@ impl<T: Real> Network<T> {
                 .for_each(|(number, (gq, gmu, context, vectors, hidden, coefficients))| {
                     let first = number * block;
                     written.add_vectors(first, 3, f, gmu);
-                    let mut gx = vec![T::zero(); 3 * gq.len()];
+                    let mut gx = zeros(3 * gq.len());
                     written.sent(first, f, &mut gx);
                     send_backward(layers[l].context.as_ref(), f, context, &gx, gq);
                     let saved = Saved { vectors, hidden, coefficients };
@@ -286,7 +287,7 @@ impl<T: Real> Network<T> {
     /// The messages of a layer, and what the atoms' vectors were before.
     fn forward_messages(&mut self, layer: usize, pairs: &Pairs<T>) {
         let atoms = self.energies.len();
-        let (x, mu) = (&self.kept[layer].x, layer.checked_sub(1).map(|before| self.kept[before].mu.as_slice()));
+        let (x, mu) = (&self.kept[layer].x, layer.checked_sub(1).map(|before| &*self.kept[before].mu));
         let (features, filters) = (self.features, &self.filters);
         let mut out = Parts(&mut self.messages);
         let mut tasks = Vec::new();
@@ -303,8 +304,8 @@ impl<T: Real> Network<T> {
     fn backward_messages(&mut self, layer: usize, pairs: &Pairs<T>) {
         let atoms = self.energies.len();
         let last = layer + 1 == self.layers.len();
-        let (x, mu) = (&self.kept[layer].x, layer.checked_sub(1).map(|before| self.kept[before].mu.as_slice()));
-        let centres = (self.gradients.0.as_slice(), self.gradients.1.as_slice());
+        let (x, mu) = (&self.kept[layer].x, layer.checked_sub(1).map(|before| &*self.kept[before].mu));
+        let centres = (&*self.gradients.0, &*self.gradients.1);
         let (features, filters) = (self.features, &self.filters);
         let (mut out, mut gradients) = (Parts(&mut self.messages), Parts(&mut self.pair_gradients));
         let chunks = atoms.div_ceil(pairs.chunk);
