@@ -26,6 +26,7 @@
 #define STATUS_FAST 2     // `atom` moves faster than anything should
 #define STATUS_OVERLAP 3  // `atom` has a neighbour at its own place, or a distance that is no number
 #define STATUS_POSITION 4 // the position of `atom` is no finite number
+#define STATUS_STOPPED 5  // STATUS_FAST, in a step before
 
 // Where a run is. One of them, in device memory, read back by the host.
 struct Control {

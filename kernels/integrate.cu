@@ -92,7 +92,10 @@ __device__ inline void begin(const Parameters& p)
 
 extern "C" __global__ void begin_step(Parameters p)
 {
-    if (p.control->status == 0) begin(p);
+    int status = p.control->status;
+    if (status == 0) begin(p);
+    // Keeps the end of this step from going on with what failed in a step before.
+    else if (status == STATUS_FAST && blockIdx.x == 0 && threadIdx.x == 0) p.control->status = STATUS_STOPPED;
 }
 
 #if LANGEVIN

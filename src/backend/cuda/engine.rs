@@ -245,7 +245,7 @@ impl Backend for CudaBackend {
             }
             match self.control.status {
                 status::GOOD => {}
-                status::FAST => self.exploded()?,
+                status::FAST | status::STOPPED => self.exploded()?,
                 _ => self.state.blame(self.control, self.control.step + 1)?,
             }
         }

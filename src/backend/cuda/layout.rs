@@ -10,6 +10,8 @@ pub(super) mod status {
     pub const FAST: i32 = 2;
     pub const OVERLAP: i32 = 3;
     pub const POSITION: i32 = 4;
+    /// [`FAST`], in a step before.
+    pub const STOPPED: i32 = 5;
 }
 
 /// Where a run is.
