@@ -7,12 +7,12 @@ DEMO_MARK := $(DEMO)/.made-by-make-demo
 
 # Where cargo puts the binary.
 ENGINE := $(or $(CARGO_TARGET_DIR),target)/release/verlet
-# What `make validate` judges: make validate BACKEND=cuda.
+# What `make validate` judges and `make bench-peers` times: make validate BACKEND=cuda.
 BACKEND ?= cpu
 
 export VERLET_TEST_PYTHON ?= $(CURDIR)/.tools/test-venv/bin/python
 
-.PHONY: help setup setup-tests build demo test check validate docs clean
+.PHONY: help setup setup-tests build demo test check validate bench-peers docs clean
 
 help:
 	@echo 'make demo     build the engine and run a short simulation of ethanol into $(DEMO)'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test     run every test'
 	@echo 'make check    formatting, lints and documentation, with warnings as errors'
 	@echo 'make validate judge the physics of the engine and write a dated page into validation/results'
+	@echo 'make bench-peers  time the engine and SchNetPack side by side'
 	@echo 'make docs     the user guide as web pages: target/guide/index.html'
 	@echo 'make setup    install what the build needs (the targets above do this first)'
 	@echo 'make clean    remove what was built (CMake and the Python environment in .tools stay)'
@@ -52,6 +53,10 @@ check: setup
 validate: build
 	@scripts/setup --validation
 	.tools/validation-venv/bin/python validation/validate.py --engine $(ENGINE) --backend $(BACKEND)
+
+bench-peers: build
+	@scripts/setup --peers
+	.tools/peers-venv/bin/python validation/peers/compare.py --engine $(ENGINE) --device $(BACKEND)
 
 docs:
 	@scripts/setup --docs

@@ -24,6 +24,7 @@
 
 pub mod analysis;
 pub mod backend;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod elements;

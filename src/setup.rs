@@ -25,7 +25,7 @@ const LONGEST_HYDROGEN_BOND: f64 = 1.6;
 /// Å: atoms closer than this are a mistake in the structure, whatever the elements.
 const CLOSEST_CONTACT: f64 = 0.3;
 /// Numbers that the network on the CPU keeps for every feature of an atom in a layer, at the very least.
-const NUMBERS_A_FEATURE: f64 = 16.0;
+const NUMBERS_A_FEATURE: f64 = 15.0;
 
 /// A run that is ready to begin: everything is loaded, checked, and the first forces are known.
 pub struct Prepared {

@@ -124,11 +124,15 @@ fn observe(
     let mut saved = Instant::now();
     while backend.step() < schedule.steps && !stop.load(Ordering::Relaxed) {
         samples.clear();
-        let target = schedule.next_stop(backend.step());
-        let advanced = backend.advance(target - backend.step(), stop, &mut samples);
+        let before = backend.step();
+        let advanced = backend.advance(schedule.next_stop(before) - before, stop, &mut samples);
         // What was reached before an error is still told.
         tell(observers, conservation, &samples)?;
         advanced?;
+        // Stopped before its first step: the frame of this one has been told.
+        if backend.step() == before {
+            continue;
+        }
         if schedule.has_frame(backend.step()) {
             tell_frame(backend, observers)?;
         }
@@ -167,6 +171,101 @@ fn tell(observers: &mut [&mut dyn Observer], conservation: &mut Conservation, sa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::State;
+
+    /// Moves a step a call, until it is stopped before a step.
+    struct Steps<'a> {
+        step: u64,
+        stop: &'a AtomicBool,
+        last: u64,
+    }
+
+    impl Backend for Steps<'_> {
+        fn describe(&self) -> String {
+            String::new()
+        }
+
+        fn step(&self) -> u64 {
+            self.step
+        }
+
+        fn advance(&mut self, steps: u64, _: &AtomicBool, _: &mut Vec<Sample>) -> Result<()> {
+            if self.step == self.last {
+                self.stop.store(true, Ordering::Relaxed);
+            } else {
+                self.step += steps.min(1);
+            }
+            Ok(())
+        }
+
+        fn sample(&mut self) -> Result<Sample> {
+            Ok(Sample {
+                step: self.step,
+                time: self.step as f64,
+                kinetic: 0.0,
+                potential: 0.0,
+                conserved: 0.0,
+                temperature: 0.0,
+                list_rebuilds: 0,
+            })
+        }
+
+        fn frame(&mut self) -> Result<Frame> {
+            Ok(Frame { sample: self.sample()?, positions: Vec::new(), velocities: Vec::new(), forces: Vec::new() })
+        }
+
+        fn state(&mut self) -> Result<State> {
+            Ok(State {
+                step: self.step,
+                positions: Vec::new(),
+                velocities: Vec::new(),
+                heat: 0.0,
+                kinetic: 0.0,
+                list_positions: Vec::new(),
+                list_rebuilds: 0,
+            })
+        }
+
+        fn restore(&mut self, _: &State) -> Result<()> {
+            Ok(())
+        }
+
+        fn time_list(&mut self) -> Result<std::time::Duration> {
+            Ok(std::time::Duration::ZERO)
+        }
+    }
+
+    #[derive(Default)]
+    struct Seen {
+        frames: Vec<u64>,
+        states: Vec<u64>,
+    }
+
+    impl Observer for Seen {
+        fn frame(&mut self, frame: &Frame) -> Result<()> {
+            self.frames.push(frame.sample.step);
+            Ok(())
+        }
+
+        fn checkpoint(&mut self, state: &State) -> Result<()> {
+            self.states.push(state.step);
+            Ok(())
+        }
+    }
+
+    /// Whoever asks for a stop between the loop's look and the backend's finds no frame twice.
+    #[test]
+    fn a_stop_before_the_first_step_repeats_no_frame() {
+        for last in 0..7 {
+            let (stop, mut seen) = (AtomicBool::new(false), Seen::default());
+            let schedule = Schedule { steps: 10, frame_intervals: vec![3], checkpoint_interval: Some(2), chunk: 4 };
+            let limits = Limits { drift: 1.0, excursion: 1.0 };
+            let mut backend = Steps { step: 0, stop: &stop, last };
+            run(&mut backend, schedule, Conservation::new(1, 3), limits, &mut [&mut seen], &stop).unwrap();
+            assert_eq!(seen.frames, (0..=last).step_by(3).collect::<Vec<_>>());
+            assert_eq!(*seen.states.last().unwrap(), last);
+        }
+    }
 
     #[test]
     fn the_schedule_stops_at_every_multiple_and_at_the_end() {

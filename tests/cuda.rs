@@ -241,6 +241,19 @@ fn a_restored_state_goes_on_bit_for_bit() {
     }
 }
 
+#[test]
+fn timing_the_list_changes_no_bit() {
+    let Some(device) = device() else { return };
+    let mut whole = start(&device, Some(bath(0.02, true)), true, None);
+    let reference = advance(&mut whole, 40);
+    let mut timed = start(&device, Some(bath(0.02, true)), true, None);
+    let mut samples = advance(&mut timed, 13);
+    assert!(timed.time_list().unwrap() > std::time::Duration::ZERO);
+    samples.extend(advance(&mut timed, 27));
+    assert_eq!(samples, reference);
+    assert_eq!(timed.state().unwrap(), whole.state().unwrap());
+}
+
 /// Our own model, ethanol, 300 K.
 fn ethanol() -> (Model, System) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -312,6 +325,7 @@ fn an_explosion_is_reported_with_step_and_atom() {
     system.velocities.as_mut().unwrap()[3] = Vector3::new(2.1, 0.0, 0.0);
     let integrator = Integrator::new(0.5, &system.masses, None);
     for device in both_ways() {
+        // A driver without conditional nodes goes on for some steps before the host looks.
         let run = |path| {
             let mut backend = CudaBackend::new(&device, &model, &system, 1.0, &integrator, 1, 24, Some(path)).unwrap();
             let mut samples = Vec::new();

@@ -220,3 +220,22 @@ fn an_explosion_is_reported_with_step_and_atom() {
         "{error}"
     );
 }
+
+#[test]
+fn timing_the_list_changes_no_bit() {
+    let model = ModelFile::random("painn", SMALL, 3).load().unwrap();
+    let mut system = random_system(11, Cell::from_parameters([6.0, 7.0, 8.0], [90.0; 3], [true; 3]).unwrap(), 9);
+    system.velocities = Some(velocities::maxwell_boltzmann(&system, 200.0, 1, true));
+    let start = || {
+        let potential = NetworkPotential::<f32>::new(&model, &system.atomic_numbers, 0.1, Filters::Table).unwrap();
+        backend(potential, system.clone(), 0.3)
+    };
+    let (mut whole, mut timed) = (start(), start());
+    let reference = advance(&mut whole, 40);
+    let mut samples = advance(&mut timed, 13);
+    assert!(timed.time_list().unwrap() > std::time::Duration::ZERO);
+    samples.extend(advance(&mut timed, 27));
+    assert!(reference[39].list_rebuilds > 3, "the test must see the list made");
+    assert_eq!(samples, reference);
+    assert_eq!(timed.state().unwrap(), whole.state().unwrap());
+}

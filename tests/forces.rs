@@ -183,6 +183,22 @@ fn a_supercell_is_so_many_cells() {
     }
 }
 
+/// The CPU works on chunks of at most 256 atoms, and on pairs of two of them in another way than on pairs inside one.
+#[test]
+fn atoms_of_different_chunks_feel_each_other() {
+    let one = random_system(75, cell([9.0, 10.0, 11.0], [90.0, 80.0, 95.0], [true; 3]), 4);
+    let many = one.replicated([2; 3]).unwrap();
+    for network in NETWORKS {
+        let model = model(network);
+        let (one, many) = (evaluate(&model, &one), evaluate(&model, &many));
+        assert!((one.energy * 8.0 - many.energy).abs() < 1e-10 * 600.0);
+        for copy in many.forces.chunks(75) {
+            assert!(largest(&one.forces, copy) < 1e-10);
+        }
+        assert!((one.strain_derivative * 8.0 - many.strain_derivative).amax() < 1e-8);
+    }
+}
+
 #[test]
 fn painn_turns_with_the_molecule() {
     for (model, system) in painns().flat_map(|model| systems().into_iter().map(move |system| (model.clone(), system))) {
@@ -250,7 +266,7 @@ fn the_number_of_threads_changes_no_bit() {
         let strain: Vec<f64> = out.strain_derivative.iter().copied().collect();
         numbers.chain(strain).chain([out.energy]).map(f64::to_bits).collect()
     }
-    let large = random_system(203, cell([14.0, 15.0, 16.0], [90.0, 80.0, 95.0], [true; 3]), 8);
+    let large = random_system(303, cell([16.0, 17.0, 18.0], [90.0, 80.0, 95.0], [true; 3]), 8);
     for network in NETWORKS {
         let model = model(network);
         for system in systems().iter().chain([&large]) {

@@ -15,6 +15,7 @@ use crate::system::System;
 use cpu::{Filters, NetworkPotential, Potential};
 use nalgebra::{Matrix3, Vector3};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Energy of a configuration and its derivatives.
 #[derive(Debug, Clone, Default)]
@@ -95,4 +96,10 @@ pub trait Backend {
     /// # Errors
     /// [`Error::Run`](crate::Error::Run) when the state has another number of atoms or is no state at all.
     fn restore(&mut self, state: &State) -> Result<()>;
+
+    /// How long it takes to make the neighbour list. It is made once more to find out, and the path stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Run`](crate::Error::Run) when there is no room for it.
+    fn time_list(&mut self) -> Result<Duration>;
 }

@@ -2,15 +2,12 @@
 
 use crate::analysis::Conservation;
 use crate::config::RunConfig;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::output::folder::RunFolder;
 use crate::output::progress::Progress;
 use crate::output::record::Record;
 use crate::setup::Prepared;
 use crate::simulation::{self, Outcome};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Moves the system to the last step, or until it is stopped, and tells what came out.
@@ -25,7 +22,7 @@ pub(super) fn execute(
     let first = prepared.backend.step();
     let mut progress =
         Progress::new(first, dynamics.steps, dynamics.timestep, prepared.info.system.len(), conservation.first());
-    let stop = stop_flag()?;
+    let stop = super::stop_flag()?;
     let begun = Instant::now();
     let outcome = simulation::run(
         prepared.backend.as_mut(),
@@ -49,18 +46,6 @@ pub(super) fn execute(
     super::say(&report).map_err(|error| {
         Error::Output(format!("{error}; the run itself ended well, and its results are in {}", folder.path().display()))
     })
-}
-
-/// A flag that SIGINT and SIGTERM raise; a second one ends the program at once.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag still down and only raises it.
-        signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())
-            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .map_err(|error| Error::Run(format!("the program cannot listen to signals: {}", reason(&error))))?;
-    }
-    Ok(stop)
 }
 
 /// `first` is the step at which this process began.

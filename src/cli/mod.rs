@@ -1,5 +1,6 @@
 //! The commands of the program, a file each.
 
+mod bench;
 mod check;
 mod convert;
 mod evaluate;
@@ -15,12 +16,13 @@ use crate::error::{Error, Result, reason};
 use crate::model::Model;
 use crate::setup::Prepared;
 use clap::{CommandFactory, Parser, Subcommand};
-use signal_hook::consts::SIGXFSZ;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Molecular dynamics under learned force fields.
 #[derive(Parser)]
@@ -44,6 +46,8 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Turn a trajectory into another format
     Convert(convert::Arguments),
+    /// How fast whole steps are on this machine: water from ten atoms to a million, or a system of your own
+    Bench(bench::Arguments),
     /// What a model file is, the keys of an input file, or what this machine can compute on
     Info(info::Arguments),
 }
@@ -101,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
     };
     match result {
@@ -141,6 +146,18 @@ fn warn(text: &str) {
 /// A closed stderr is no reason to lose anything.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A flag that SIGINT and SIGTERM raise; a second one ends the program at once.
+fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag still down and only raises it.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
+            .map_err(|error| Error::Run(format!("the program cannot listen to signals: {}", reason(&error))))?;
+    }
+    Ok(stop)
 }
 
 fn set_threads(threads: usize) -> Result<()> {

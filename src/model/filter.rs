@@ -39,6 +39,13 @@ impl Columns {
         Columns { outputs: dense.outputs, weight, bias: dense.bias.clone() }
     }
 
+    /// Some of the outputs, in a new order; zero where there is none.
+    fn select(&self, outputs: &[Option<usize>]) -> Self {
+        let pick = |row: &[f64]| outputs.iter().map(|o| o.map_or(0.0, |o| row[o])).collect::<Vec<f64>>();
+        let weight = self.weight.chunks_exact(self.outputs).flat_map(pick).collect();
+        Columns { outputs: outputs.len(), weight, bias: pick(&self.bias) }
+    }
+
     /// y = W x + b.
     fn apply(&self, x: &[f64], y: &mut [f64]) {
         y.copy_from_slice(&self.bias);
@@ -133,6 +140,13 @@ impl RadialFilter {
                 map.output.apply_without_bias(&dh, dw);
             }
         }
+    }
+
+    /// The filter with some of its 3F outputs alone, in a new order; zero where there is none.
+    pub(crate) fn select(&self, outputs: &[Option<usize>]) -> Self {
+        let maps =
+            self.maps.iter().map(|map| RadialMap { hidden: map.hidden.clone(), output: map.output.select(outputs) });
+        RadialFilter { maps: maps.collect(), ..self.clone() }
     }
 
     /// Number of weights.

@@ -13,11 +13,10 @@ const SOURCES: [&str; 2] = [include_str!("../emulator/driver.cpp"), include_str!
 
 /// The device that all tests of a program share; nothing where the emulation cannot be built either.
 static DEVICE: LazyLock<Option<Arc<Device>>> = LazyLock::new(|| {
-    let emulated = std::env::var_os("VERLET_TEST_EMULATOR").is_some();
-    if !emulated && Driver::start().is_ok() {
+    if real() {
         return Some(Device::open(0).expect("the GPU can be opened"));
     }
-    let folder = build()?;
+    let folder = emulator()?;
     let library = folder.join("libcuda.so");
     // SAFETY: our own library; it is never unloaded, and answers to the driver's name from now on. No other thread of
     // this program reads the environment before the device is there.
@@ -29,6 +28,24 @@ static DEVICE: LazyLock<Option<Arc<Device>>> = LazyLock::new(|| {
     Some(Device::open(0).expect("the emulated GPU can be opened"))
 });
 
+/// Whether there is a GPU to test on.
+fn real() -> bool {
+    std::env::var_os("VERLET_TEST_EMULATOR").is_none() && Driver::start().is_ok()
+}
+
+/// Gives a command of its own process a GPU, the real or the emulated one; says whether there is either.
+pub fn give_device(command: &mut Command) -> bool {
+    if real() {
+        return true;
+    }
+    let Some(folder) = emulator() else { return false };
+    command
+        .env("LD_LIBRARY_PATH", &folder)
+        .env("VERLET_NVRTC", folder.join("libcuda.so"))
+        .env("XDG_CACHE_HOME", folder);
+    true
+}
+
 /// The device, or nothing and a line that says so.
 pub fn device() -> Option<Arc<Device>> {
     let device = DEVICE.clone();
@@ -39,7 +56,7 @@ pub fn device() -> Option<Arc<Device>> {
 }
 
 /// The emulation's folder: it is built once for each version of its sources.
-fn build() -> Option<PathBuf> {
+fn emulator() -> Option<PathBuf> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) || !is_x86_feature_detected!("avx2") {
         return None;
     }

@@ -13,7 +13,7 @@ from verlet_train.dynamics import ACCELERATION, baoab_step
 from verlet_train.export import model_config, write_model
 from verlet_train.neighbors import pair_list
 from verlet_train.painn import PaiNN, energy_and_forces
-from verlet_train.structures import clearance, pack_box, pack_cluster
+from verlet_train.structures import BOX_SQUEEZE, clearance, pack_box, pack_cluster
 
 CONFIG = """
 name = "tiny"
@@ -121,6 +121,26 @@ def test_packings_keep_clear():
     for a in range(len(order)):
         for b in range(a):
             assert clearance(atoms[order[a]], atoms[order[b]]) >= 0
+
+
+@pytest.mark.parametrize(
+    "molecules, density", [({"ethanol": 1, "water": 13}, 0.95), ({"water": 16}, 1.0), ({"water": 16}, 1.15)]
+)
+def test_boxes_never_overlap(molecules, density):
+    """All pairs of molecules and their images; a box made in one attempt often fails this with ethanol in it."""
+    sizes = [{"ethanol": 9, "water": 3}[name] for name, count in molecules.items() for _ in range(count)]
+    ends = np.cumsum(sizes)
+    for seed in range(8):
+        box = pack_box(molecules, density, np.random.default_rng(seed))
+        assert len(box) == ends[-1]
+        parts = [box[end - size : end] for end, size in zip(ends, sizes)]
+        rooms = [clearance(a, b, np.diag(box.cell)) for k, a in enumerate(parts) for b in parts[:k]]
+        assert min(rooms) >= -BOX_SQUEEZE - 1e-9
+
+
+def test_a_box_too_dense_to_pack_says_so():
+    with pytest.raises(ValueError, match="2 ethanol and 6 water at 2.5 g/cm³ overlapped in each of 50 .* lower"):
+        pack_box({"ethanol": 2, "water": 6}, 2.5, np.random.default_rng(0))
 
 
 def _molecule_of(atoms):

@@ -73,7 +73,9 @@ class Mixing(nn.Module):
     def forward(self, q, mu):
         v, y = self.mu_channel_mix(mu).chunk(2, dim=-1)
         norm = torch.sqrt((v**2).sum(1) + self.epsilon)
-        a_q, a_mu, a_qmu = apply_two(self.intraatomic_context_net, torch.cat([q, norm], dim=-1)).chunk(3, dim=-1)
+        # TorchScript cannot differentiate `chunk` when a part of it is of no use, as a_mu is in the last layer.
+        context = apply_two(self.intraatomic_context_net, torch.cat([q, norm], dim=-1))
+        a_q, a_mu, a_qmu = context.split(q.shape[-1], dim=-1)
         return q + a_q + a_qmu * (v * y).sum(1), mu + a_mu[:, None] * y
 
 

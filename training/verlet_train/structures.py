@@ -9,6 +9,11 @@ from ase.build import molecule as ase_molecule
 WATER_VOLUME = 29.9  # Å³ a molecule at 1 g/cm³
 CLOSEST_HEAVY = 2.6  # Å between heavy atoms of different molecules in a fresh packing
 CLOSEST_ANY = 1.7  # Å between any two atoms of different molecules in a fresh packing
+# A liquid's density leaves no grid these distances everywhere. Molecules this much closer (Å) still part in a few cold
+# steps; hydrogens of two molecules closer than about 1.1 Å do not: they stay together as if bonded.
+BOX_SQUEEZE = 0.3
+PLACE_TRIES = 60  # of one molecule in a box
+BOX_TRIES = 50
 
 
 def molecule(name: str, rng: np.random.Generator) -> Atoms:
@@ -83,23 +88,45 @@ def clearance(a: Atoms, b: Atoms, cell: np.ndarray | None = None) -> float:
 
 
 def pack_box(molecules: dict[str, int], density: float, rng: np.random.Generator) -> Atoms:
-    """A cubic periodic box: molecules on jittered sites of a grid, each turned to keep clear of the rest."""
+    """A cubic periodic box: molecules on jittered sites of a grid, each turned to keep clear of the rest.
+
+    A box in which some molecule finds no room is given up and begun again. Raises ValueError when BOX_TRIES of them
+    were: the density is too high.
+    """
     names = [name for name, count in molecules.items() for _ in range(count)]
     edge = (sum(n * volume(name) for name, n in molecules.items()) / density) ** (1 / 3)
+    for _ in range(BOX_TRIES):
+        if (box := _filled_box(names, edge, rng)) is not None:
+            return box
+    contents = " and ".join(f"{count} {name}" for name, count in molecules.items())
+    raise ValueError(
+        f"{contents} at {density} g/cm³ overlapped in each of {BOX_TRIES} packings of a box: choose a lower density"
+    )
+
+
+def _filled_box(names: list[str], edge: float, rng: np.random.Generator) -> Atoms | None:
+    """One attempt at a box of `edge` (Å): every molecule takes the roomiest of up to PLACE_TRIES places.
+
+    None when even that one is closer than BOX_SQUEEZE allows.
+    """
     per_edge = int(np.ceil(len(names) ** (1 / 3) - 1e-9))
     sites = np.stack(np.meshgrid(*[np.arange(per_edge)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    sites = rng.permutation(sites)[: len(names)] * (edge / per_edge)
+    free = list(sites * (edge / per_edge))
     cell = np.full(3, edge)
     box = Atoms(cell=cell, pbc=True)
-    for name, site in zip(names, sites):
-        best, best_room = None, -np.inf
-        for _ in range(60):
+    for name in names:
+        best, best_room, best_site = None, -BOX_SQUEEZE, 0
+        for _ in range(PLACE_TRIES):
+            site = rng.integers(len(free))
             new = molecule(name, rng)
-            new.positions += site + rng.normal(0.0, 0.15, 3)
+            new.positions += free[site] + rng.normal(0.0, 0.15, 3)
             room = np.inf if len(box) == 0 else clearance(box, new, cell)
-            if room > best_room:
-                best, best_room = new, room
+            if room >= best_room:
+                best, best_room, best_site = new, room, site
             if room >= 0:
                 break
+        if best is None:
+            return None
         box += best
+        del free[best_site]
     return box

@@ -3,6 +3,7 @@
 //! Every output is one sum over the inputs in rising order, whatever the number of rows: how atoms are grouped changes
 //! no bit.
 
+use super::aligned::{Aligned, zeros};
 use super::real::Real;
 use super::simd::{Isa, Kernel, LANES, V, Vector, dispatch, get, put};
 use crate::backend::padding::Padding;
@@ -14,16 +15,16 @@ struct Packed<T> {
     inputs: usize,
     outputs: usize,
     /// `[panel][inputs][PANEL]`; outputs beyond the last are zero.
-    weight: Vec<T>,
+    weight: Aligned<T>,
     /// `[panels · PANEL]`, zero where the layer has none.
-    bias: Vec<T>,
+    bias: Aligned<T>,
 }
 
 impl<T: Real> Packed<T> {
     /// `element(output, input)` gives the weights; `bias` has a number an output, or none at all.
     fn new(inputs: usize, outputs: usize, element: impl Fn(usize, usize) -> T, mut bias: Vec<T>) -> Self {
         let panels = outputs.div_ceil(T::PANEL);
-        let mut weight = vec![T::zero(); panels * inputs * T::PANEL];
+        let mut weight = zeros(panels * inputs * T::PANEL);
         for (panel, block) in weight.chunks_exact_mut(inputs * T::PANEL).enumerate() {
             for (i, row) in block.chunks_exact_mut(T::PANEL).enumerate() {
                 for (o, w) in row.iter_mut().enumerate().filter(|(o, _)| panel * T::PANEL + o < outputs) {
@@ -32,7 +33,7 @@ impl<T: Real> Packed<T> {
             }
         }
         bias.resize(panels * T::PANEL, T::zero());
-        Packed { inputs, outputs, weight, bias }
+        Packed { inputs, outputs, weight, bias: bias.as_slice().into() }
     }
 
     /// y = A x + b, or y += A x + b when `add`: x `[rows][inputs]`, y `[rows][outputs]`.
@@ -164,37 +165,50 @@ pub(super) struct Dense<T> {
 
 impl<T: Real> Dense<T> {
     /// From a layer whose inputs and outputs consist of so many equal parts, each of which is padded to whole blocks.
-    /// What is added is zero and stays zero.
     pub fn padded(dense: &model::Dense, input_parts: usize, output_parts: usize) -> Self {
         let inputs = Padding::new(dense.inputs, input_parts, LANES);
         let outputs = Padding::new(dense.outputs, output_parts, LANES);
-        let element = |o: usize, i: usize| match (outputs.original(o), inputs.original(i)) {
-            (Some(o), Some(i)) => T::of(dense.weight[o * dense.inputs + i]),
-            _ => T::zero(),
+        let (from, to) = (|i| inputs.original(i), |o| outputs.original(o));
+        Self::arranged(dense, (inputs.len(), &from), (outputs.len(), &to))
+    }
+
+    /// From a layer whose inputs are one part, and whose outputs are three that come out interleaved, as the messages take
+    /// them: `[slice][3][LANES]`, where a slice is [`LANES`] of each part.
+    pub fn sliced(dense: &model::Dense) -> Self {
+        let inputs = Padding::new(dense.inputs, 1, LANES);
+        let outputs = Padding::new(dense.outputs, 3, LANES);
+        let original = |o: usize| {
+            let (slice, part, lane) = (o / (3 * LANES), o / LANES % 3, o % LANES);
+            outputs.original(part * (outputs.len() / 3) + slice * LANES + lane)
         };
-        let bias: Vec<T> = match dense.bias.as_slice() {
-            [] => Vec::new(),
-            bias => (0..outputs.len()).map(|o| outputs.original(o).map_or(T::zero(), |o| T::of(bias[o]))).collect(),
-        };
-        Dense {
-            inputs: inputs.len(),
-            outputs: outputs.len(),
-            forward: Packed::new(inputs.len(), outputs.len(), element, bias),
-            transposed: Packed::new(outputs.len(), inputs.len(), |i, o| element(o, i), Vec::new()),
-        }
+        Self::arranged(dense, (inputs.len(), &|i| inputs.original(i)), (outputs.len(), &original))
     }
 
     /// From a layer whose outputs are as they are, and inputs are one padded part.
     pub fn new(dense: &model::Dense) -> Self {
         let inputs = Padding::new(dense.inputs, 1, LANES);
-        let element =
-            |o: usize, i: usize| inputs.original(i).map_or(T::zero(), |i| T::of(dense.weight[o * dense.inputs + i]));
-        let bias = dense.bias.iter().map(|&x| T::of(x)).collect();
+        Self::arranged(dense, (inputs.len(), &|i| inputs.original(i)), (dense.outputs, &Some))
+    }
+
+    /// From how many inputs and outputs there shall be, and which each of them was; what is added is zero and stays zero.
+    fn arranged(
+        dense: &model::Dense,
+        (inputs, input): (usize, &dyn Fn(usize) -> Option<usize>),
+        (outputs, output): (usize, &dyn Fn(usize) -> Option<usize>),
+    ) -> Self {
+        let element = |o: usize, i: usize| match (output(o), input(i)) {
+            (Some(o), Some(i)) => T::of(dense.weight[o * dense.inputs + i]),
+            _ => T::zero(),
+        };
+        let bias = match dense.bias.as_slice() {
+            [] => Vec::new(),
+            bias => (0..outputs).map(|o| output(o).map_or(T::zero(), |o| T::of(bias[o]))).collect(),
+        };
         Dense {
-            inputs: inputs.len(),
-            outputs: dense.outputs,
-            forward: Packed::new(inputs.len(), dense.outputs, element, bias),
-            transposed: Packed::new(dense.outputs, inputs.len(), |i, o| element(o, i), Vec::new()),
+            inputs,
+            outputs,
+            forward: Packed::new(inputs, outputs, element, bias),
+            transposed: Packed::new(outputs, inputs, |i, o| element(o, i), Vec::new()),
         }
     }
 

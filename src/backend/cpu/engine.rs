@@ -8,6 +8,7 @@ use crate::output::{Frame, Sample};
 use crate::system::{System, kinetic_energy, temperature};
 use nalgebra::Vector3;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// A system moving under a [`Potential`].
 pub struct CpuBackend<P> {
@@ -153,16 +154,19 @@ impl<P: Potential> Backend for CpuBackend<P> {
     }
 
     fn advance(&mut self, steps: u64, stop: &AtomicBool, samples: &mut Vec<Sample>) -> Result<()> {
-        for _ in 0..steps {
-            if stop.load(Ordering::Relaxed) {
-                break;
+        // On one of the pool's threads: from outside, every parallel pass would wait for one of them to wake.
+        rayon::scope(|_| {
+            for _ in 0..steps {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                self.take_step()?;
+                if self.step.is_multiple_of(self.log_interval) {
+                    samples.push(self.current_sample());
+                }
             }
-            self.take_step()?;
-            if self.step.is_multiple_of(self.log_interval) {
-                samples.push(self.current_sample());
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn sample(&mut self) -> Result<Sample> {
@@ -202,5 +206,13 @@ impl<P: Potential> Backend for CpuBackend<P> {
             self.potential.restore_list(&state.list_positions, &self.system.cell, state.list_rebuilds)?;
         }
         self.evaluate()
+    }
+
+    fn time_list(&mut self) -> Result<Duration> {
+        let (positions, rebuilds) = self.potential.list();
+        let positions = positions.to_vec();
+        let begun = Instant::now();
+        self.potential.restore_list(&positions, &self.system.cell, rebuilds)?;
+        Ok(begun.elapsed())
     }
 }

@@ -1,5 +1,6 @@
 //! Distances and directions of the pairs inside the cutoff.
 
+use super::filters::Place;
 use super::real::Real;
 use crate::error::{Error, Result};
 use crate::neighbors::{NeighborList, pair_vector};
@@ -8,46 +9,63 @@ use nalgebra::Vector3;
 use rayon::prelude::*;
 use std::cmp::Ordering;
 
-/// One directed pair (centre i, neighbour j) inside the cutoff.
+/// A pair inside the cutoff, in the row of its atom i.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair<T> {
     /// j.
     pub neighbor: u32,
-    /// Index of the same pair seen from j.
+    /// Of a directed pair: the index of the same pair in the row of j.
     pub reverse: u32,
-    /// Interval of the filter table.
-    pub interval: u32,
-    /// Position in that interval, 0 to 1.
-    pub fraction: T,
+    /// Where d stands in the filter table.
+    pub place: Place<T>,
     /// d, Å.
     pub distance: T,
     /// û from i to j.
     pub direction: [T; 3],
 }
 
-/// All pairs inside the cutoff, a row a centre.
-#[derive(Debug, Clone, Default)]
+/// All pairs inside the cutoff, a row an atom.
+///
+/// Atoms are worked on in chunks of neighbouring indices. A pair of two atoms of one chunk stands once, in the row of the
+/// first: it is *shared*. All others, also those of an atom with its own images, are *directed*: they stand in both rows.
+#[derive(Debug, Clone)]
 pub(super) struct Pairs<T> {
+    /// Atoms of a chunk; the last may have fewer.
+    pub chunk: usize,
+    /// Row i is `offsets[i]..offsets[i + 1]`.
     pub offsets: Vec<usize>,
+    /// Up to there the pairs of row i are shared.
+    pub shared: Vec<usize>,
     pub pairs: Vec<Pair<T>>,
-    /// For each pair of the Verlet list its index here; the list's pairs outside the cutoff have none.
+    /// For each pair of the Verlet list its index here, if it has one.
     compact: Vec<u32>,
 }
 
 /// Atoms that one task looks at.
 const BLOCK: usize = 32;
 
-/// What one task finds: the ends of its rows, and each pair with its index in the Verlet list.
+/// Most atoms of a chunk: what a slice of channels needs of them stays in a processor's second cache.
+const CHUNK: usize = 256;
+
+/// What one task finds: the ends of the shared pairs of its rows, and of its rows; each pair with its index in the Verlet
+/// list.
 struct Block<T> {
-    ends: Vec<usize>,
+    ends: Vec<[usize; 2]>,
     pairs: Vec<(u32, Pair<T>)>,
 }
 
-const OUTSIDE: u32 = u32::MAX;
+const NONE: u32 = u32::MAX;
 
 impl<T: Real> Pairs<T> {
-    pub fn row(&self, atom: usize) -> &[Pair<T>] {
-        &self.pairs[self.offsets[atom]..self.offsets[atom + 1]]
+    /// Nothing yet, for so many atoms. Chunks depend on nothing else, and so do the orders of sums.
+    pub fn new(atoms: usize) -> Self {
+        Pairs {
+            chunk: atoms.div_ceil(atoms.div_ceil(CHUNK).max(1)).max(1),
+            offsets: Vec::new(),
+            shared: Vec::new(),
+            pairs: Vec::new(),
+            compact: Vec::new(),
+        }
     }
 
     /// Collects the pairs of `list` with d < `cutoff`. Vectors are subtracted, and the cutoff decided, in float64;
@@ -62,37 +80,44 @@ impl<T: Real> Pairs<T> {
         cell: &Cell,
         cutoff: f64,
         epsilon: f64,
-        locate: impl Fn(f64) -> (usize, f64) + Sync,
+        locate: impl Fn(f64) -> Place<T> + Sync,
     ) -> Result<()> {
-        let atoms = positions.len();
+        let (atoms, chunk) = (positions.len(), self.chunk);
         let blocks: Vec<Block<T>> = (0..atoms.div_ceil(BLOCK))
             .into_par_iter()
             .map(|block| {
                 let mut found = Block { ends: Vec::with_capacity(BLOCK), pairs: Vec::new() };
                 let range = block * BLOCK..((block + 1) * BLOCK).min(atoms);
-                found.pairs.reserve(list.offsets[range.end] - list.offsets[range.start]);
+                // With a skin of 1 Å beyond 5 Å, this is the part that is inside the cutoff and stands once.
+                found.pairs.reserve((list.offsets[range.end] - list.offsets[range.start]) * 3 / 10);
                 for i in range {
-                    for p in list.row(i) {
-                        let j = list.neighbors[p] as usize;
-                        let r = pair_vector(positions, cell, i, j, list.shifts[p]);
-                        let d = r.norm();
-                        // A distance that is not a number is inside, so that it is found.
-                        if d >= cutoff {
-                            continue;
+                    let mut ends = [0; 2];
+                    for (shared, end) in [true, false].into_iter().zip(&mut ends) {
+                        for p in list.row(i) {
+                            let j = list.neighbors[p] as usize;
+                            let together = i / chunk == j / chunk && i != j;
+                            if together != shared || (shared && j < i) {
+                                continue;
+                            }
+                            let r = pair_vector(positions, cell, i, j, list.shifts[p]);
+                            let d = r.norm();
+                            // A distance that is not a number is inside, so that it is found.
+                            if d >= cutoff {
+                                continue;
+                            }
+                            let direction = r / (d + epsilon);
+                            let pair = Pair {
+                                neighbor: list.neighbors[p],
+                                reverse: list.reverse[p],
+                                place: locate(d),
+                                distance: T::of(d),
+                                direction: [T::of(direction.x), T::of(direction.y), T::of(direction.z)],
+                            };
+                            found.pairs.push((p as u32, pair));
                         }
-                        let (interval, fraction) = locate(d);
-                        let direction = r / (d + epsilon);
-                        let pair = Pair {
-                            neighbor: list.neighbors[p],
-                            reverse: list.reverse[p],
-                            interval: interval as u32,
-                            fraction: T::of(fraction),
-                            distance: T::of(d),
-                            direction: [T::of(direction.x), T::of(direction.y), T::of(direction.z)],
-                        };
-                        found.pairs.push((p as u32, pair));
+                        *end = found.pairs.len();
                     }
-                    found.ends.push(found.pairs.len());
+                    found.ends.push(ends);
                 }
                 found
             })
@@ -100,12 +125,14 @@ impl<T: Real> Pairs<T> {
 
         self.offsets.clear();
         self.offsets.push(0);
+        self.shared.clear();
         self.pairs.clear();
         self.compact.clear();
-        self.compact.resize(list.len(), OUTSIDE);
+        self.compact.resize(list.len(), NONE);
         for block in &blocks {
             let base = self.pairs.len();
-            self.offsets.extend(block.ends.iter().map(|end| base + end));
+            self.shared.extend(block.ends.iter().map(|[shared, _]| base + shared));
+            self.offsets.extend(block.ends.iter().map(|[_, end]| base + end));
             for (p, pair) in &block.pairs {
                 self.compact[*p as usize] = self.pairs.len() as u32;
                 self.pairs.push(*pair);
@@ -127,5 +154,16 @@ impl<T: Real> Pairs<T> {
             pair.reverse = self.compact[pair.reverse as usize];
         }
         Ok(())
+    }
+
+    /// Number of pairs, each counted in both directions.
+    pub fn directed(&self) -> usize {
+        self.pairs.iter().map(|pair| if pair.reverse == NONE { 2 } else { 1 }).sum()
+    }
+
+    /// The pairs of the chunk with this first atom.
+    pub fn of_chunk(&self, first: usize) -> std::ops::Range<usize> {
+        let end = (first + self.chunk).min(self.offsets.len() - 1);
+        self.offsets[first]..self.offsets[end]
     }
 }

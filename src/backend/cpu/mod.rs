@@ -1,11 +1,15 @@
 //! The CPU backend: rayon over blocks of atoms, generic over the precision of the network.
 
+mod aligned;
+mod atoms;
 mod dense;
 mod engine;
 mod filters;
+mod forces;
 mod geometry;
 mod message;
 mod network;
+mod passes;
 mod real;
 mod simd;
 mod update;

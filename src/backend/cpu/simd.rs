@@ -57,6 +57,9 @@ pub trait Vector<T>: Copy {
     /// self · b + c, rounded once where the instruction set can.
     fn fma(self, b: Self, c: Self) -> Self;
 
+    /// c − self · b, rounded once where the instruction set can.
+    fn fnma(self, b: Self, c: Self) -> Self;
+
     /// √self.
     fn sqrt(self) -> Self;
 
@@ -66,8 +69,8 @@ pub trait Vector<T>: Copy {
     /// e^self.
     fn exp(self) -> Self;
 
-    /// The sum of the elements, in a fixed order.
-    fn sum(self) -> T;
+    /// The sums of the elements of four vectors, each in a fixed order.
+    fn sums(four: [Self; 4]) -> [T; 4];
 
     /// 0.
     #[inline(always)]
@@ -157,6 +160,29 @@ pub(super) fn put<I: Isa, T: Real>(vector: V<I, T>, x: &mut [T], at: usize) {
     unsafe { vector.store(x[at..at + V::<I, T>::LEN].as_mut_ptr()) }
 }
 
+/// Makes the compiler keep the stack of the function around it aligned for vectors.
+///
+/// Without a variable that asks for it, it puts vectors that have no register where the stack happens to be, and every
+/// other of them then lies across two cache lines.
+#[inline(always)]
+pub(super) fn align_stack() {
+    #[repr(align(64))]
+    struct Aligned(u8);
+    std::hint::black_box(&mut Aligned(0).0);
+}
+
+/// Asks for the cache line of a number that is needed soon.
+#[inline(always)]
+pub(super) fn prefetch<T>(x: &[T], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing; every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(x.as_ptr().wrapping_add(at).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (x, at);
+}
+
 /// Features are padded to a multiple of it: a vector of any instruction set divides it.
 pub(super) const LANES: usize = 16;
 
@@ -239,6 +265,15 @@ impl<T: Real, const N: usize> Vector<T> for Array<T, N> {
     }
 
     #[inline(always)]
+    fn fnma(self, b: Self, c: Self) -> Self {
+        if cfg!(target_arch = "aarch64") {
+            elementwise!(self, l, (-self.0[l]).mul_add(b.0[l], c.0[l]))
+        } else {
+            elementwise!(self, l, c.0[l] - self.0[l] * b.0[l])
+        }
+    }
+
+    #[inline(always)]
     fn sqrt(self) -> Self {
         elementwise!(self, l, self.0[l].sqrt())
     }
@@ -254,11 +289,13 @@ impl<T: Real, const N: usize> Vector<T> for Array<T, N> {
     }
 
     #[inline(always)]
-    fn sum(self) -> T {
-        let mut sum = T::zero();
-        for l in 0..N {
-            sum += self.0[l];
+    fn sums(four: [Self; 4]) -> [T; 4] {
+        let mut sums = [T::zero(); 4];
+        for v in 0..4 {
+            for l in 0..N {
+                sums[v] += four[v].0[l];
+            }
         }
-        sum
+        sums
     }
 }

@@ -1,5 +1,6 @@
 //! The update blocks and their adjoints, on blocks of atoms. Formulas: ARCHITECTURE.md, "The networks".
 
+use super::aligned::zeros;
 use super::dense::{Dense, silu, silu_backward};
 use super::real::Real;
 use super::simd::{Isa, Kernel, V, Vector, dispatch, get, put};
@@ -57,11 +58,11 @@ impl<T: Real> Update<T> {
             }
         }
         // [q, n], 2F an atom
-        let mut input = vec![T::zero(); 2 * f * atoms];
+        let mut input = zeros(2 * f * atoms);
         dispatch(Input { update: self, f, q, vectors: saved.vectors, input: &mut input });
         let [first, second] = self.context();
         first.forward(atoms, &input, saved.hidden);
-        let mut active = vec![T::zero(); f * atoms];
+        let mut active = zeros(f * atoms);
         silu(saved.hidden, &mut active);
         second.forward(atoms, &active, saved.coefficients);
         dispatch(Apply { update: self, f, last, q, mu, saved });
@@ -71,7 +72,7 @@ impl<T: Real> Update<T> {
     /// layer g_μ is zero on entry.
     pub fn backward(&self, atoms: usize, gq: &mut [T], gmu: &mut [T], saved: &Saved<T>) {
         let f = gq.len() / atoms;
-        let scratch = |stride: usize| vec![T::zero(); stride * f * atoms];
+        let scratch = |stride: usize| zeros(stride * f * atoms);
         let mut ga = scratch(3);
         dispatch(Coefficients { update: self, f, gq, gmu, vectors: saved.vectors, ga: &mut ga });
         let [first, second] = self.context();
@@ -82,7 +83,7 @@ impl<T: Real> Update<T> {
         first.backward(atoms, &gh, false, &mut gin);
         let mut gvy = match self {
             Update::Mixing { .. } => scratch(6),
-            Update::Cartesian { .. } => Vec::new(),
+            Update::Cartesian { .. } => zeros(0),
         };
         dispatch(Gradients { update: self, f, gin: &gin, gq, gmu, saved, gvy: &mut gvy });
         if let Update::Mixing { channel_mix, .. } = self {
@@ -202,7 +203,7 @@ impl<T: Real> Kernel for Gradients<'_, '_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let f = self.f;
-        let mut norms = vec![T::zero(); f];
+        let mut norms = zeros(f);
         for (atom, gq) in self.gq.chunks_exact_mut(f).enumerate() {
             let gmu = &mut self.gmu[atom * 3 * f..(atom + 1) * 3 * f];
             let a = &self.saved.coefficients[atom * 3 * f..(atom + 1) * 3 * f];

@@ -56,7 +56,7 @@ pub struct F64x8(__m512d);
 // them runs below `with_avx2` and `with_avx512` alone, hence on processors that have the instructions.
 macro_rules! vector {
     ($name:ident, $t:ty, $len:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $fma:ident, $sqrt:ident, $div_or_zero:expr, $exp:expr, $sum:expr) => {
+     $div:ident, $fma:ident, $fnma:ident, $sqrt:ident, $div_or_zero:expr, $exp:expr, $sums:expr) => {
         impl Vector<$t> for $name {
             const LEN: usize = $len;
 
@@ -103,6 +103,11 @@ macro_rules! vector {
             }
 
             #[inline(always)]
+            fn fnma(self, b: Self, c: Self) -> Self {
+                unsafe { $name($fnma(self.0, b.0, c.0)) }
+            }
+
+            #[inline(always)]
             fn sqrt(self) -> Self {
                 unsafe { $name($sqrt(self.0)) }
             }
@@ -118,8 +123,8 @@ macro_rules! vector {
             }
 
             #[inline(always)]
-            fn sum(self) -> $t {
-                unsafe { $sum(self.0) }
+            fn sums(four: [Self; 4]) -> [$t; 4] {
+                unsafe { $sums(four[0].0, four[1].0, four[2].0, four[3].0) }
             }
         }
     };
@@ -137,10 +142,11 @@ vector!(
     _mm256_mul_ps,
     _mm256_div_ps,
     _mm256_fmadd_ps,
+    _mm256_fnmadd_ps,
     _mm256_sqrt_ps,
     div_or_zero_f32x8,
     exp_f32x8,
-    sum_f32x8
+    sums_f32x8
 );
 vector!(
     F64x4,
@@ -154,10 +160,11 @@ vector!(
     _mm256_mul_pd,
     _mm256_div_pd,
     _mm256_fmadd_pd,
+    _mm256_fnmadd_pd,
     _mm256_sqrt_pd,
     div_or_zero_f64x4,
     exp_f64x4,
-    sum_f64x4
+    sums_f64x4
 );
 vector!(
     F32x16,
@@ -171,10 +178,11 @@ vector!(
     _mm512_mul_ps,
     _mm512_div_ps,
     _mm512_fmadd_ps,
+    _mm512_fnmadd_ps,
     _mm512_sqrt_ps,
     div_or_zero_f32x16,
     exp_f32x16,
-    _mm512_reduce_add_ps
+    sums_f32x16
 );
 vector!(
     F64x8,
@@ -188,10 +196,11 @@ vector!(
     _mm512_mul_pd,
     _mm512_div_pd,
     _mm512_fmadd_pd,
+    _mm512_fnmadd_pd,
     _mm512_sqrt_pd,
     div_or_zero_f64x8,
     exp_f64x8,
-    _mm512_reduce_add_pd
+    sums_f64x8
 );
 
 #[inline(always)]
@@ -278,18 +287,49 @@ unsafe fn exp_f64x8(x: __m512d) -> __m512d {
 }
 
 #[inline(always)]
-unsafe fn sum_f32x8(x: __m256) -> f32 {
+unsafe fn sums_f32x8(a: __m256, b: __m256, c: __m256, d: __m256) -> [f32; 4] {
     unsafe {
-        let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        let halves = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+        let sums = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+        let mut out = [0.0; 4];
+        _mm_storeu_ps(out.as_mut_ptr(), sums);
+        out
     }
 }
 
 #[inline(always)]
-unsafe fn sum_f64x4(x: __m256d) -> f64 {
+unsafe fn sums_f64x4(a: __m256d, b: __m256d, c: __m256d, d: __m256d) -> [f64; 4] {
     unsafe {
-        let two = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd::<1>(x));
-        _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+        let (ab, cd) = (_mm256_hadd_pd(a, b), _mm256_hadd_pd(c, d));
+        let low = _mm256_permute2f128_pd::<0x20>(ab, cd);
+        let high = _mm256_permute2f128_pd::<0x31>(ab, cd);
+        let mut out = [0.0; 4];
+        _mm256_storeu_pd(out.as_mut_ptr(), _mm256_add_pd(low, high));
+        out
     }
+}
+
+#[inline(always)]
+unsafe fn sums_f32x16(a: __m512, b: __m512, c: __m512, d: __m512) -> [f32; 4] {
+    unsafe { sums_f32x8(halved_f32x16(a), halved_f32x16(b), halved_f32x16(c), halved_f32x16(d)) }
+}
+
+#[inline(always)]
+unsafe fn sums_f64x8(a: __m512d, b: __m512d, c: __m512d, d: __m512d) -> [f64; 4] {
+    unsafe { sums_f64x4(halved_f64x8(a), halved_f64x8(b), halved_f64x8(c), halved_f64x8(d)) }
+}
+
+/// The sum of both halves.
+#[inline(always)]
+unsafe fn halved_f32x16(x: __m512) -> __m256 {
+    unsafe {
+        let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x));
+        _mm256_add_ps(_mm512_castps512_ps256(x), _mm256_castpd_ps(high))
+    }
+}
+
+/// The sum of both halves.
+#[inline(always)]
+unsafe fn halved_f64x8(x: __m512d) -> __m256d {
+    unsafe { _mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd::<1>(x)) }
 }

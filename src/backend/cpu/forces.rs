@@ -1,0 +1,68 @@
+//! From the gradients of pairs to forces and strain derivative, in float64.
+
+use super::geometry::Pairs;
+use super::message::PairGradient;
+use super::real::Real;
+use nalgebra::{Matrix3, Vector3};
+use rayon::prelude::*;
+
+/// Writes the forces, eV/Å, and returns the strain derivative, eV.
+///
+/// `gradients`: those of all pairs, one after the other for each group of channels. û = r / (d + `epsilon`); an energy of
+/// the network counts `unit` eV.
+pub(super) fn collect<T: Real>(
+    pairs: &Pairs<T>,
+    gradients: &[PairGradient<T>],
+    epsilon: f64,
+    unit: f64,
+    forces: &mut Vec<Vector3<f64>>,
+) -> Matrix3<f64> {
+    let (atoms, count) = (pairs.offsets.len() - 1, pairs.pairs.len());
+    let groups = gradients.len().checked_div(count).unwrap_or(0);
+    // ∂E/∂r, with r from the row's atom to its neighbour.
+    let vectors: Vec<Vector3<f64>> = pairs
+        .pairs
+        .par_iter()
+        .enumerate()
+        .with_min_len(256)
+        .map(|(p, pair)| {
+            let (mut along, mut across) = (0.0, Vector3::zeros());
+            for group in 0..groups {
+                let gradient = &gradients[group * count + p];
+                along += gradient.distance.wide();
+                across += Vector3::from(gradient.direction.map(T::wide));
+            }
+            let d = pair.distance.wide();
+            let u = Vector3::from(pair.direction.map(T::wide));
+            // û = r / (d + ε):  g_r = g_d r/d + (g_û − (g_û·û) r/d) / (d + ε)
+            let radial = u * ((d + epsilon) / d);
+            (radial * (along - across.dot(&u) / (d + epsilon)) + across / (d + epsilon)) * unit
+        })
+        .collect();
+    forces.clear();
+    forces.resize(atoms, Vector3::zeros());
+    let strains: Vec<Matrix3<f64>> = forces
+        .par_chunks_mut(pairs.chunk)
+        .enumerate()
+        .map(|(chunk, forces)| {
+            let first = chunk * pairs.chunk;
+            let mut strain = Matrix3::zeros();
+            for a in 0..forces.len() {
+                let atom = first + a;
+                for p in pairs.offsets[atom]..pairs.offsets[atom + 1] {
+                    let (pair, g) = (&pairs.pairs[p], vectors[p]);
+                    forces[a] += g;
+                    if p < pairs.shared[atom] {
+                        forces[pair.neighbor as usize - first] -= g;
+                    } else {
+                        forces[a] -= vectors[pair.reverse as usize];
+                    }
+                    let r = Vector3::from(pair.direction.map(T::wide)) * (pair.distance.wide() + epsilon);
+                    strain += r * g.transpose();
+                }
+            }
+            strain
+        })
+        .collect();
+    strains.iter().sum()
+}
