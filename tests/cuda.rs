@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::backends::{advance, devices};
 use common::cuda::device;
 use common::models::{ModelFile, NETWORKS, SMALL, Sizes, random_system};
 use nalgebra::Vector3;
@@ -12,20 +13,11 @@ use verlet::backend::cuda::{CudaBackend, CudaPotential, Device, Path, check_mode
 use verlet::backend::{Backend, Evaluation};
 use verlet::integrate::{Integrator, Thermostat};
 use verlet::model::Model;
-use verlet::output::Sample;
 use verlet::system::{Cell, System, velocities};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
 const ARCHITECTURES: [&str; 2] = ["painn", "student"];
-
-/// The device, and the same one as if it had no clusters: few atoms then take the way of many.
-fn both_ways() -> Vec<Arc<Device>> {
-    let Some(device) = device() else { return Vec::new() };
-    let mut plain = Device::open(0).unwrap();
-    Arc::get_mut(&mut plain).expect("nobody else has it").clusters = false;
-    vec![device, plain]
-}
 
 fn cell(lengths: [f64; 3], angles: [f64; 3], periodic: [bool; 3]) -> Cell {
     Cell::from_parameters(lengths, angles, periodic).unwrap()
@@ -76,7 +68,7 @@ fn compare(device: &Arc<Device>, model: &Model, system: &System, what: &str) {
 
 #[test]
 fn energies_forces_and_strain_are_those_of_the_cpu() {
-    for device in both_ways() {
+    for device in devices() {
         for network in NETWORKS {
             let model = ModelFile::random(network, SMALL, 11).load().unwrap();
             for (n, system) in systems().iter().enumerate() {
@@ -89,7 +81,7 @@ fn energies_forces_and_strain_are_those_of_the_cpu() {
 #[test]
 fn networks_of_all_sizes_work_and_others_are_refused_by_name() {
     let system = random_system(13, cell([8.0, 7.0, 9.0], [90.0, 80.0, 100.0], [true, false, true]), 6);
-    for (device, architecture) in both_ways().iter().flat_map(|device| ARCHITECTURES.map(|name| (device, name))) {
+    for (device, architecture) in devices().iter().flat_map(|device| ARCHITECTURES.map(|name| (device, name))) {
         for (features, layers) in [(2, 1), (33, 2), (64, 1), (96, 6), (256, 3)] {
             let mut file = ModelFile::random(architecture, Sizes { features, layers, radial: 5 }, 5);
             // Many random layers would multiply energies beyond all numbers.
@@ -178,16 +170,10 @@ fn start(device: &Arc<Device>, thermostat: Option<Thermostat>, periodic: bool, p
     CudaBackend::new(device, &model, &system, 0.1, &integrator, 1, 30, path).unwrap()
 }
 
-fn advance(backend: &mut dyn Backend, steps: u64) -> Vec<Sample> {
-    let mut samples = Vec::new();
-    backend.advance(steps, &GO, &mut samples).unwrap();
-    samples
-}
-
 #[test]
 fn graphs_and_plain_launches_give_the_same_bits() {
     let baths = [(None, true), (Some(bath(0.02, true)), true), (Some(bath(0.02, false)), false)];
-    for (device, (thermostat, periodic)) in both_ways().iter().flat_map(|device| baths.map(|bath| (device, bath))) {
+    for (device, (thermostat, periodic)) in devices().iter().flat_map(|device| baths.map(|bath| (device, bath))) {
         let run = |path| {
             let mut backend = start(device, thermostat, periodic, Some(path));
             let samples = advance(&mut backend, 40);
@@ -202,56 +188,6 @@ fn graphs_and_plain_launches_give_the_same_bits() {
             assert_eq!((&again.1, &again.2, &again.3), (&samples, &state, &forces), "{path:?}");
         }
     }
-}
-
-#[test]
-fn when_the_host_looks_changes_no_bit() {
-    let Some(device) = device() else { return };
-    let mut whole = start(&device, Some(bath(0.01, true)), true, None);
-    let reference = advance(&mut whole, 50);
-    let mut parts = start(&device, Some(bath(0.01, true)), true, None);
-    let mut samples = Vec::new();
-    for steps in [1, 2, 7, 19, 21] {
-        samples.extend(advance(&mut parts, steps));
-        parts.frame().unwrap();
-        assert_eq!(parts.sample().unwrap(), *samples.last().unwrap());
-    }
-    assert_eq!(samples, reference);
-    assert_eq!(parts.state().unwrap(), whole.state().unwrap());
-}
-
-#[test]
-fn a_restored_state_goes_on_bit_for_bit() {
-    let baths = [None, Some(bath(0.02, true))];
-    for (device, thermostat) in both_ways().iter().flat_map(|device| baths.map(|bath| (device, bath))) {
-        let mut whole = start(device, thermostat, true, None);
-        let reference = advance(&mut whole, 40);
-        assert!(reference.last().unwrap().list_rebuilds > 1);
-        for split in (0..40).step_by(13) {
-            let mut first = start(device, thermostat, true, None);
-            advance(&mut first, split);
-            let state = first.state().unwrap();
-            let mut second = start(device, thermostat, true, None);
-            advance(&mut second, 5);
-            second.restore(&state).unwrap();
-            assert_eq!(second.state().unwrap(), state);
-            assert_eq!(advance(&mut second, 40 - split), reference[split as usize..], "split at {split}");
-            assert_eq!(second.state().unwrap(), whole.state().unwrap());
-        }
-    }
-}
-
-#[test]
-fn timing_the_list_changes_no_bit() {
-    let Some(device) = device() else { return };
-    let mut whole = start(&device, Some(bath(0.02, true)), true, None);
-    let reference = advance(&mut whole, 40);
-    let mut timed = start(&device, Some(bath(0.02, true)), true, None);
-    let mut samples = advance(&mut timed, 13);
-    assert!(timed.time_list().unwrap() > std::time::Duration::ZERO);
-    samples.extend(advance(&mut timed, 27));
-    assert_eq!(samples, reference);
-    assert_eq!(timed.state().unwrap(), whole.state().unwrap());
 }
 
 /// Our own model, ethanol, 300 K.
@@ -324,7 +260,7 @@ fn an_explosion_is_reported_with_step_and_atom() {
     let (model, mut system) = ethanol();
     system.velocities.as_mut().unwrap()[3] = Vector3::new(2.1, 0.0, 0.0);
     let integrator = Integrator::new(0.5, &system.masses, None);
-    for device in both_ways() {
+    for device in devices() {
         // A driver without conditional nodes goes on for some steps before the host looks.
         let run = |path| {
             let mut backend = CudaBackend::new(&device, &model, &system, 1.0, &integrator, 1, 24, Some(path)).unwrap();
@@ -337,13 +273,4 @@ fn an_explosion_is_reported_with_step_and_atom() {
         assert_eq!(run(Path::Plain), run(Path::Loop));
         assert_eq!(run(Path::Steps), run(Path::Loop));
     }
-}
-
-#[test]
-fn a_raised_flag_stops_the_run() {
-    let Some(device) = device() else { return };
-    let mut backend = start(&device, None, false, None);
-    let mut samples = Vec::new();
-    backend.advance(10, &AtomicBool::new(true), &mut samples).unwrap();
-    assert_eq!((backend.step(), samples.len()), (0, 0));
 }

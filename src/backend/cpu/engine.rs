@@ -68,13 +68,6 @@ impl<P: Potential> CpuBackend<P> {
         &self.potential
     }
 
-    /// Turns time round: every velocity changes its sign.
-    pub fn reverse(&mut self) {
-        for v in &mut self.velocities {
-            *v = -*v;
-        }
-    }
-
     fn evaluate(&mut self) -> Result<()> {
         let before = self.evaluation.energy;
         self.potential.evaluate(&self.system.positions, &self.system.cell, &mut self.evaluation).map_err(|error| {
