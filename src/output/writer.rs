@@ -1,10 +1,10 @@
 //! The thread that writes what a run leaves behind, while the run goes on.
 //!
-//! HDF5 and compression take as long for a frame as a GPU takes for several steps of a small system, and a checkpoint waits
-//! for the disk: nothing should stand still meanwhile. So the loop hands copies to a queue, and one thread tells them to
-//! whoever writes, in the order in which they were told. That order is what makes a checkpoint true: nothing that comes
-//! after a state in the queue is written before its checkpoint is, and all that comes before it is in the outputs when they
-//! are committed. From then on only this thread calls HDF5 for the run.
+//! HDF5 takes as long for a frame of a hundred atoms as a GPU for a step of them, and a checkpoint waits for the disk: no
+//! device should stand still meanwhile. So the loop hands copies to a queue, and one thread tells them to whoever writes, in
+//! the order in which they were told. That order is what makes a checkpoint true: nothing that comes after a state in the
+//! queue is written before its checkpoint is, and all that comes before it is in the outputs when they are committed. From
+//! the first message on, only this thread calls HDF5 for the run.
 //!
 //! The queue has a fixed number of places: when they are taken the run waits for the writer, so memory is bounded and
 //! nothing is left out. Frames that have been written are filled again. The first error ends the thread; the run hears of
