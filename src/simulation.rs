@@ -114,11 +114,11 @@ fn observe(
     observers: &mut [&mut dyn Observer],
     stop: &AtomicBool,
 ) -> Result<()> {
-    let mut samples = Vec::new();
+    let (mut samples, mut frame) = (Vec::new(), Frame::default());
     if conservation.is_empty() {
         samples.push(backend.sample()?);
         tell(observers, conservation, &samples)?;
-        tell_frame(backend, observers)?;
+        tell_frame(backend, observers, &mut frame)?;
         tell_state(backend, observers)?;
     }
     let mut saved = Instant::now();
@@ -134,7 +134,7 @@ fn observe(
             continue;
         }
         if schedule.has_frame(backend.step()) {
-            tell_frame(backend, observers)?;
+            tell_frame(backend, observers, &mut frame)?;
         }
         let due = match schedule.checkpoint_interval {
             Some(interval) => backend.step().is_multiple_of(interval),
@@ -148,9 +148,9 @@ fn observe(
     tell_state(backend, observers)
 }
 
-fn tell_frame(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer]) -> Result<()> {
-    let frame = backend.frame()?;
-    observers.iter_mut().try_for_each(|observer| observer.frame(&frame))
+fn tell_frame(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer], frame: &mut Frame) -> Result<()> {
+    backend.read_frame(frame)?;
+    observers.iter_mut().try_for_each(|observer| observer.frame(frame))
 }
 
 fn tell_state(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer]) -> Result<()> {
@@ -210,8 +210,9 @@ mod tests {
             })
         }
 
-        fn frame(&mut self) -> Result<Frame> {
-            Ok(Frame { sample: self.sample()?, positions: Vec::new(), velocities: Vec::new(), forces: Vec::new() })
+        fn read_frame(&mut self, frame: &mut Frame) -> Result<()> {
+            frame.sample = self.sample()?;
+            Ok(())
         }
 
         fn state(&mut self) -> Result<State> {

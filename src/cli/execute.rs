@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::output::folder::RunFolder;
 use crate::output::progress::Progress;
 use crate::output::record::Record;
+use crate::output::writer;
 use crate::setup::Prepared;
 use crate::simulation::{self, Outcome};
 use std::time::{Duration, Instant};
@@ -24,14 +25,16 @@ pub(super) fn execute(
         Progress::new(first, dynamics.steps, dynamics.timestep, prepared.info.system.len(), conservation.first());
     let stop = super::stop_flag()?;
     let begun = Instant::now();
-    let outcome = simulation::run(
-        prepared.backend.as_mut(),
-        prepared.schedule.clone(),
-        conservation,
-        prepared.limits,
-        &mut [&mut record, &mut progress],
-        &stop,
-    );
+    let outcome = writer::beside(&mut record, writer::places(prepared.info.system.len()), |writer| {
+        simulation::run(
+            prepared.backend.as_mut(),
+            prepared.schedule.clone(),
+            conservation,
+            prepared.limits,
+            &mut [writer, &mut progress],
+            &stop,
+        )
+    });
     let outcome = outcome.map_err(|error| match error {
         Error::Run(reason) => Error::Run(format!("{reason}; {}", record.last_good())),
         // A full disk, for example: the run can go on when there is room again.

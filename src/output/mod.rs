@@ -7,6 +7,7 @@ pub mod progress;
 pub mod record;
 pub mod trajectory;
 pub mod vmd;
+pub mod writer;
 
 use crate::error::{Error, Result, reason};
 use crate::simulation::Observer;
@@ -24,8 +25,10 @@ use std::path::Path;
 ///   counts (a missing file has nothing);
 /// - `append(path, …, &Position) -> Result<Self>` cuts the file to exactly that much and goes on behind it.
 ///
+/// It moves to the thread of a [`writer`].
+///
 /// `samples` and `frame` may keep what they are given in memory; a kill may take what has not been committed.
-pub trait Output: Observer {
+pub trait Output: Observer + Send {
     /// The file's name in the run's folder. A checkpoint finds the file's position under it.
     fn name(&self) -> &str;
 
@@ -49,7 +52,7 @@ pub struct Position {
 }
 
 /// One row of the energy log.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Sample {
     /// Step number; 0 is the initial state.
     pub step: u64,
@@ -75,7 +78,7 @@ impl Sample {
 }
 
 /// The full state at one step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Frame {
     /// Energies and temperature at this step.
     pub sample: Sample,

@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::simulation::Observer;
 use crate::system::{Cell, System};
 
-/// The outputs of a run. A checkpoint is written when they are all safe, with the place where each of them stands.
+/// The outputs of a run. A checkpoint is written when they are all safe, with the place where each of them stands. The
+/// program gives it a thread of its own: [`writer`](super::writer).
 pub struct Record {
     outputs: Vec<Box<dyn Output>>,
     checkpoints: Generations,

@@ -103,6 +103,9 @@ Result cuMemFree_v2(unsigned long long pointer)
     memory.erase(found);
     return 0;
 }
+// The host's pages are as good as the device's, with no access behind them either.
+Result cuMemAllocHost_v2(void** pointer, size_t bytes) { return cuMemAlloc_v2((unsigned long long*)pointer, bytes); }
+Result cuMemFreeHost(void* pointer) { return cuMemFree_v2((unsigned long long)pointer); }
 Result cuMemsetD8Async(unsigned long long to, unsigned char value, size_t bytes, void*) { memset((void*)to, value, bytes); return 0; }
 Result cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t bytes, void*) { memcpy((void*)to, from, bytes); return 0; }
 Result cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t bytes, void*) { memcpy(to, (void*)from, bytes); return 0; }

@@ -166,13 +166,12 @@ impl<P: Potential> Backend for CpuBackend<P> {
         Ok(self.current_sample())
     }
 
-    fn frame(&mut self) -> Result<Frame> {
-        Ok(Frame {
-            sample: self.current_sample(),
-            positions: self.system.positions.clone(),
-            velocities: self.velocities.clone(),
-            forces: self.evaluation.forces.clone(),
-        })
+    fn read_frame(&mut self, frame: &mut Frame) -> Result<()> {
+        frame.sample = self.current_sample();
+        frame.positions.clone_from(&self.system.positions);
+        frame.velocities.clone_from(&self.velocities);
+        frame.forces.clone_from(&self.evaluation.forces);
+        Ok(())
     }
 
     fn state(&mut self) -> Result<State> {

@@ -3,6 +3,7 @@
 use super::device::Device;
 use super::graph::Graph;
 use super::layout::{Control, DeviceSample, status};
+use super::memory::Staging;
 use super::potential::collect;
 use super::state::{Motion, SAMPLES, State};
 use crate::backend::{self, Backend, Evaluation, explosion};
@@ -36,6 +37,8 @@ pub struct CudaBackend {
     path: Path,
     graph: Option<Graph>,
     control: Control,
+    /// Where frames pass through.
+    staging: Staging<f64>,
     atomic_numbers: Vec<u8>,
     offsets: Vec<f64>,
     offset: f64,
@@ -80,6 +83,7 @@ impl CudaBackend {
             state,
             path,
             graph: None,
+            staging: Staging::new(device, 9 * system.len())?,
             control: Control { kinetic: kinetic_energy(&system.masses, &velocities), ..Control::new() },
             atomic_numbers: system.atomic_numbers.clone(),
             offset: offsets.iter().sum(),
@@ -265,13 +269,9 @@ impl Backend for CudaBackend {
         }))
     }
 
-    fn frame(&mut self) -> Result<Frame> {
-        Ok(Frame {
-            sample: self.sample()?,
-            positions: self.state.positions()?,
-            velocities: self.state.velocities()?,
-            forces: self.state.forces()?,
-        })
+    fn read_frame(&mut self, frame: &mut Frame) -> Result<()> {
+        frame.sample = self.sample()?;
+        self.state.read_frame(&mut self.staging, [&mut frame.positions, &mut frame.velocities, &mut frame.forces])
     }
 
     fn state(&mut self) -> Result<backend::State> {

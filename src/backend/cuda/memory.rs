@@ -1,4 +1,4 @@
-//! Memory on the device.
+//! Memory on the device, and memory of the host that the device can reach.
 
 use super::device::{Device, check};
 use super::layout::Pointer;
@@ -104,6 +104,59 @@ impl<T> Drop for Buffer<T> {
         unsafe {
             if self.pointer != 0 && self.device.enter().is_ok() {
                 sys::cuMemFree_v2(self.pointer);
+            }
+        }
+    }
+}
+
+/// Room on the host for so many numbers, in pages that stay in place: the device copies to them by itself, and several
+/// copies are waited for once. From other memory the driver would copy once more, piece by piece.
+pub(super) struct Staging<T> {
+    device: Arc<Device>,
+    values: *mut T,
+    len: usize,
+}
+
+impl<T: Copy> Staging<T> {
+    /// All bytes zero.
+    pub fn new(device: &Arc<Device>, len: usize) -> Result<Self> {
+        device.enter()?;
+        let (mut pointer, bytes) = (std::ptr::null_mut(), (len * size_of::<T>()).max(16));
+        // SAFETY: a pointer of our own; then memory that was just given, which is aligned for any number.
+        unsafe {
+            let doing = format!("reserving {:.1} MB of the host's memory", bytes as f64 * 1e-6);
+            check(sys::cuMemAllocHost_v2(&mut pointer, bytes), &doing)?;
+            pointer.cast::<u8>().write_bytes(0, bytes);
+        }
+        Ok(Staging { device: device.clone(), values: pointer.cast(), len })
+    }
+
+    /// Copies all that the buffers hold, one behind the other, and waits for it.
+    pub fn fetch(&mut self, buffers: &[&Buffer<T>]) -> Result<&[T]> {
+        let total = buffers.iter().map(|buffer| buffer.len).sum();
+        assert!(total <= self.len, "there is room for all");
+        self.device.enter()?;
+        let mut begin = 0;
+        for buffer in buffers {
+            // SAFETY: both ends have that many bytes, and nobody looks at ours before the stream is through.
+            unsafe {
+                let (to, stream) = (self.values.add(begin).cast(), self.device.stream());
+                check(sys::cuMemcpyDtoHAsync_v2(to, buffer.pointer, buffer.bytes(), stream), "copying from it")?;
+            }
+            begin += buffer.len;
+        }
+        self.device.wait()?;
+        // SAFETY: so many numbers were just written; any bytes are a T: they were written as such.
+        Ok(unsafe { std::slice::from_raw_parts(self.values, total) })
+    }
+}
+
+impl<T> Drop for Staging<T> {
+    fn drop(&mut self) {
+        // SAFETY: nobody else knows the pointer, and no copy is under way when the stream is through.
+        unsafe {
+            if self.device.enter().is_ok() && self.device.wait().is_ok() {
+                sys::cuMemFreeHost(self.values.cast());
             }
         }
     }

@@ -5,7 +5,7 @@ use super::graph::Handle;
 use super::kernels::{CLUSTER, Switches};
 use super::launch::{Kernel, Sink, launch};
 use super::layout::{Control, DeviceSample, ENTRY_BYTES, PAIR_BYTES, Parameters, status};
-use super::memory::Buffer;
+use super::memory::{Buffer, Staging};
 use super::network::Network;
 use super::program::Program;
 use super::weights::SLICE;
@@ -275,6 +275,16 @@ impl State {
 
     pub fn forces(&self) -> Result<Vec<Vector3<f64>>> {
         self.forces.download().map(|x| vectors(&x))
+    }
+
+    /// Positions, velocities and forces at once.
+    pub fn read_frame(&self, staging: &mut Staging<f64>, frame: [&mut Vec<Vector3<f64>>; 3]) -> Result<()> {
+        let values = staging.fetch(&[&self.positions, &self.velocities, &self.forces])?;
+        for (values, vectors) in values.chunks_exact(self.positions.len()).zip(frame) {
+            vectors.clear();
+            vectors.extend(values.chunks_exact(3).map(|v| Vector3::new(v[0], v[1], v[2])));
+        }
+        Ok(())
     }
 
     /// Positions of the last build of the list.

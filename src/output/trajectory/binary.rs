@@ -41,6 +41,10 @@ pub(super) struct Binary {
     reserved: u64,
 }
 
+// SAFETY: the trajectory is owned by this value alone, and chemfiles ties no trajectory to a thread: what all of them share,
+// its table of pointers and its configuration, is behind mutexes. Everything else is Send by itself.
+unsafe impl Send for Binary {}
+
 impl Binary {
     /// Begins an empty file, which must be there.
     pub fn create(

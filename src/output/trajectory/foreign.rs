@@ -13,6 +13,10 @@ pub(super) struct Template {
     frame: Frame,
 }
 
+// SAFETY: the frame is owned by this value alone, and chemfiles ties no frame to a thread: what all of them share, its table
+// of pointers, is behind a mutex.
+unsafe impl Send for Template {}
+
 impl Template {
     pub fn new(system: &System, options: &TrajectoryOptions) -> Self {
         let mut frame = Frame::new();

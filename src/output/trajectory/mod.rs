@@ -86,7 +86,7 @@ struct Record<'a> {
 }
 
 /// The file of one format. Errors are the ends of sentences that begin with its name.
-trait Sink {
+trait Sink: Send {
     fn write(&mut self, record: &Record) -> std::result::Result<(), String>;
     /// Makes the file safe and whole, and gives its length. Writing may go on.
     fn commit(&mut self) -> std::result::Result<u64, String>;
