@@ -36,7 +36,8 @@ fn check(row: &Value, atoms: f64, repetitions: usize) {
     assert!((number(row, "atom_steps_per_second") * mean / atoms - 1.0).abs() < 1e-9);
     assert!((number(row, "ns_per_day") * mean / (0.5e-6 * 86_400.0) - 1.0).abs() < 1e-9);
     let share = number(row, "rebuilds_per_step") * number(row, "rebuild_seconds") / mean;
-    assert!((number(row, "rebuild_share") - share).abs() < 1e-9 * share);
+    // No rebuild may have fallen into the time.
+    assert!((number(row, "rebuild_share") - share).abs() <= 1e-9 * share);
     assert!(number(row, "rebuild_seconds") > 0.0 && number(row, "final_temperature_kelvin") > 50.0);
     assert_eq!(number(row, "atoms"), atoms);
 }

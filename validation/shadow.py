@@ -17,7 +17,7 @@ from scipy.stats import linregress
 
 #: Time along the velocities of the two points of a central difference, fs: a thousandth of an O–H vibration.
 DELTA = 0.01
-#: Å²/fs² u in one eV.
+#: eV in one u Å²/fs².
 MASS_VELOCITY2 = 103.642697
 BLOCKS = 20
 
