@@ -1,4 +1,4 @@
-"""Errors on the held-out trajectories, by system and temperature."""
+"""Errors on the held-out trajectories, by family (the system, unless the labels name a class) and temperature."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .student import Student
 
 
 def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory], split: str = "test") -> list[dict]:
-    """One row for each (system, temperature): MAE and RMSE of forces (meV/Å, per component) and energies (meV/atom)."""
+    """One row for each (family, temperature): MAE and RMSE of forces (meV/Å, per component) and energies (meV/atom)."""
     groups: dict[tuple, list[Trajectory]] = {}
     for t in trajectories:
         if t.split == split:
-            groups.setdefault((t.system, t.temperature), []).append(t)
+            groups.setdefault((t.family, t.temperature), []).append(t)
     rows = []
     for (system, temperature), members in sorted(groups.items()):
         force_errors, energy_errors, means = [], [], []
