@@ -108,7 +108,7 @@ def test_stretching_moves_the_smaller_side_and_only_one_atom_of_a_ring():
 class Springs(Calculator):
     """Every atom bound to the origin."""
 
-    implemented_properties = ["energy", "forces"]
+    implemented_properties = ("energy", "forces")
     stiffness = 100.0  # eV/Å², the stiffest bonds there are
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):

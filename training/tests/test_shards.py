@@ -10,7 +10,8 @@ from verlet_train.labels import Job, Labels
 from verlet_train.shards import GRID, pack
 
 
-def write(folder, name, frames=3, atoms=5, cell=None, grid=True, family="", rng=np.random.default_rng(6)):
+def write(folder, name, frames=3, atoms=5, cell=None, grid=True, family=""):
+    rng = np.random.default_rng([6, frames, atoms])
     labels = Labels(Atoms("C" * atoms, cell=cell, pbc=cell is not None))
     for _ in range(frames):
         x = rng.normal(0, 5, (atoms, 3))
@@ -25,7 +26,7 @@ def test_a_shard_is_read_as_the_files_were(tmp_path):
     write(tmp_path / "labels", "c", cell=np.diag([9.0, 8.0, 7.0]))
     write(tmp_path / "labels", "d", frames=0)
     write(tmp_path / "labels", "e", atoms=1, cell=np.eye(3) * 5, grid=False)
-    ((path, frames),) = pack(tmp_path / "labels", tmp_path / "shards", 10**7)
+    ((_, frames),) = pack(tmp_path / "labels", tmp_path / "shards", 10**7)
     assert frames == 13
     before, after = load(tmp_path / "labels", 100.0), load(tmp_path / "shards", 100.0)
     assert [t.family for t in after] == ["class", "b", "c", "e"]

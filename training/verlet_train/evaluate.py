@@ -17,7 +17,7 @@ def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory
         if t.split == split:
             groups.setdefault((t.family, t.temperature), []).append(t)
     rows = []
-    for (system, temperature), members in sorted(groups.items()):
+    for (family, temperature), members in sorted(groups.items()):
         force_errors, energy_errors, means = [], [], []
         for t in members:
             student = Student(model, t.numbers, offsets, t.cell)
@@ -32,7 +32,7 @@ def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory
         f, e = np.concatenate(force_errors), np.concatenate(energy_errors)
         rows.append(
             {
-                "system": system,
+                "family": family,
                 "temperature": temperature,
                 "trajectories": len(members),
                 "frames": len(e),
@@ -47,13 +47,13 @@ def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory
 
 def markdown(rows: list[dict]) -> str:
     lines = [
-        "| system | T (K) | trajectories | frames | force MAE (meV/Å) | force RMSE (meV/Å) "
+        "| family | T (K) | trajectories | frames | force MAE (meV/Å) | force RMSE (meV/Å) "
         "| energy MAE (meV/atom) | energy bias (meV/atom) |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:
         lines.append(
-            f"| {r['system']} | {r['temperature']} | {r['trajectories']} | {r['frames']} | {r['force_mae']:.1f} | "
+            f"| {r['family']} | {r['temperature']} | {r['trajectories']} | {r['frames']} | {r['force_mae']:.1f} | "
             f"{r['force_rmse']:.1f} | {r['energy_mae']:.2f} | {r['energy_bias']:+.2f} |"
         )
     return "\n".join(lines)

@@ -23,7 +23,7 @@ HETERO = {"N", "O", "S", "F", "Cl"}
 NITRO = Chem.MolFromSmarts("[N+](=O)[O-]")
 # Atoms over which the chance of a molecule to be chosen falls by e: small molecules say most for a label's cost.
 DECAY = 8.0
-SMALL = 9  # atoms: molecules up to this size are always chosen
+SMALL = 7  # atoms: molecules up to this size are always chosen
 
 # How many molecules of each class: the classes that have more are thinned by size and hash.
 QUOTAS = {
