@@ -60,6 +60,8 @@ def test_shards_keep_to_their_size_and_replace_older_ones(tmp_path):
     assert len(list(pack(tmp_path / "labels", tmp_path / "shards", 10**6))) == 1
     assert [p.name for p in sorted((tmp_path / "shards").iterdir())] == ["shard-000.npz"]
     assert len(load(tmp_path / "shards", 100.0)) == 12
+    list(pack(tmp_path / "labels", tmp_path / "shards", 10**6, "other"))
+    assert len(load(tmp_path / "shards", 100.0)) == 24
 
 
 def test_packing_refuses_nothing_and_its_own_source(tmp_path):

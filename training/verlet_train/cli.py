@@ -29,7 +29,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     pack = commands.add_parser("pack", help="gather label files in a few compact shards")
     pack.add_argument("config")
-    pack.add_argument("--out", type=Path, required=True, help="folder for shard-000.npz, shard-001.npz, …")
+    pack.add_argument("--out", type=Path, required=True, help="folder for NAME-000.npz, NAME-001.npz, …")
+    pack.add_argument(
+        "--name", default="shard", help="of the shards: another keeps those of other labels in the folder"
+    )
     pack.add_argument("--megabytes", type=float, default=60.0, help="largest size of a shard")
 
     train = commands.add_parser("train", help="train the network on the labelled frames")
@@ -129,7 +132,7 @@ def _molecules(config, options) -> None:
 def _pack(config, options) -> None:
     from .shards import pack
 
-    for path, frames in pack(config.data, options.out, round(1e6 * options.megabytes)):
+    for path, frames in pack(config.data, options.out, round(1e6 * options.megabytes), options.name):
         print(f"{path}: {frames} frames, {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
 

@@ -55,10 +55,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray] | None:
     }
 
 
-def pack(source: Path, target: Path, most_bytes: int) -> Iterator[tuple[Path, int]]:
+def pack(source: Path, target: Path, most_bytes: int, name: str = "shard") -> Iterator[tuple[Path, int]]:
     """Gathers the label files of `source` in shards of at most `most_bytes` in `target`; yields each with its frames.
 
-    Shards of an earlier packing in `target` are replaced. Raises FileNotFoundError where there is nothing to gather.
+    Shards are called `name`-000.npz and so on; those of an earlier packing under this name are replaced. Raises FileNotFoundError where there is nothing to gather.
     """
     files = sorted(source.glob("*.npz"))
     if not files:
@@ -66,12 +66,12 @@ def pack(source: Path, target: Path, most_bytes: int) -> Iterator[tuple[Path, in
     if target.resolve() == source.resolve():
         raise ValueError(f"{target} holds the label files themselves: pack into another folder, or they count twice")
     target.mkdir(parents=True, exist_ok=True)
-    for old in target.glob("shard-*.npz"):
+    for old in target.glob(f"{name}-[0-9][0-9][0-9].npz"):
         old.unlink()
     pending, size, number = [], OVERHEAD, 0
 
     def write():
-        path = target / f"shard-{number:03d}.npz"
+        path = target / f"{name}-{number:03d}.npz"
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with open(temporary, "wb") as file:
             np.savez_compressed(file, **{key: np.concatenate([p[key] for p in pending]) for key in pending[0]})
