@@ -196,7 +196,7 @@ def test_labels_survive_and_load(tmp_path):
     config = read_config(tmp_path / "tiny.toml")
     config.data.mkdir()
     (job,) = jobs(config)
-    assert run_job(job)[1] == 2
+    assert run_job(job)[1:] == (2, 0)
     (first,) = load(config.data, 50.0)
     job.path.unlink()
     run_all(iter([job]), 1)

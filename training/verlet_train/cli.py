@@ -14,13 +14,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="verlet-train", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
+    molecules = commands.add_parser("molecules", help="enumerate molecules and write the structures file (needs RDKit)")
+    molecules.add_argument("config")
+    molecules.add_argument("--processes", type=int, default=os.cpu_count())
+
     generate = commands.add_parser("generate", help="label frames with the teacher; skips what exists")
     generate.add_argument("config")
     generate.add_argument("--processes", type=int, default=os.cpu_count())
     generate.add_argument("--time-limit", type=float, help="stop after so many seconds")
+    generate.add_argument("--limit", type=int, help="only the first so many jobs, for a trial")
     generate.add_argument("--student", type=Path, help="checkpoint whose own dynamics choose the [[sampled]] frames")
     generate.add_argument("--round", type=int, default=1, help="which [[sampled]] entries")
     generate.add_argument("--device", default="cpu")
+
+    pack = commands.add_parser("pack", help="gather label files in a few compact shards")
+    pack.add_argument("config")
+    pack.add_argument("--out", type=Path, required=True, help="folder for NAME-000.npz, NAME-001.npz, …")
+    pack.add_argument(
+        "--name", default="shard", help="of the shards: another keeps those of other labels in the folder"
+    )
+    pack.add_argument("--megabytes", type=float, default=60.0, help="largest size of a shard")
 
     train = commands.add_parser("train", help="train the network on the labelled frames")
     train.add_argument("config")
@@ -77,7 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
         _import(options)
         return
     steps = {
+        "molecules": _molecules,
         "generate": _generate,
+        "pack": _pack,
         "train": _train,
         "evaluate": _evaluate,
         "stability": _stability,
@@ -99,11 +114,33 @@ def _import(options) -> None:
     print(f"{options.out}\n{imported.summary()}")
 
 
+def _molecules(config, options) -> None:
+    from .molecules.library import write_library
+
+    file = config.structures()
+    try:
+        from .molecules.conformers import make_library
+    except ModuleNotFoundError as error:
+        print(f"error: {error}; install it with `pip install 'verlet-train[molecules]'`", file=sys.stderr)
+        sys.exit(2)
+    settings = config.molecules
+    made = make_library(config.seed, settings.test_fraction, settings.conformers, options.processes)
+    write_library(file, made)
+    print(f"{file}: {len(made)} molecules, {sum(len(m.conformers) for m in made)} conformers")
+
+
+def _pack(config, options) -> None:
+    from .shards import pack
+
+    for path, frames in pack(config.data, options.out, round(1e6 * options.megabytes), options.name):
+        print(f"{path}: {frames} frames, {path.stat().st_size / 1e6:.1f} MB", flush=True)
+
+
 def _generate(config, options) -> None:
     from .generate import jobs, run_all
 
     if options.student is None:
-        run_all(jobs(config), options.processes, options.time_limit)
+        run_all(jobs(config)[: options.limit], options.processes, options.time_limit)
         return
     from .student import sample
     from .train import load_student

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 
@@ -78,6 +78,65 @@ class Sampled:
 
 
 @dataclass(frozen=True)
+class Molecules:
+    """The structures file that `verlet-train molecules` makes, and the entries below draw from."""
+
+    file: str  # relative to the TOML file's folder
+    conformers: int = 4  # of a molecule, at most
+    test_fraction: float = 0.1  # of all molecules, by a hash of SMILES and seed
+
+
+@dataclass(frozen=True)
+class Thermal:
+    """Langevin dynamics of every molecule of the structures file alone: thermal frames."""
+
+    temperatures: list[int]  # K, taken in turn
+    runs: int  # per molecule, each from a conformer of its own while there are any
+    frames: int  # kept per run
+    every: int = 3  # steps between kept frames
+    settle: int = 15  # steps before the first
+
+
+@dataclass(frozen=True)
+class Strained:
+    """Every molecule rattled, half the frames with one bond stretched or squeezed too, the smaller side moving."""
+
+    runs: int  # per molecule
+    frames: int
+    rattle: list[float]  # Å, smallest and largest standard deviation
+    stretch: list[float]  # factors of the bond's length, smallest and largest
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two molecules put side by side at random, stacked and hydrogen-bonded, at many distances: walls and tails."""
+
+    pairs: int
+    frames: int  # per pair
+    walls: float = 0.2  # share of frames placed by covalent radii, within …
+    covalent: list[float] = field(default_factory=lambda: [0.6, 1.3])  # … these multiples of the radii's sum
+    contact: list[float] = field(default_factory=lambda: [0.7, 1.8])  # multiples of van der Waals radii: the others
+    rattle: float = 0.03  # Å
+    largest: int = 40  # atoms of either molecule
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Langevin dynamics of solutes from the structures file with water around them, from touching starts."""
+
+    solutes: int  # how many; 0: water alone
+    waters: list[int]  # fewest and most
+    temperatures: list[int]  # K, taken in turn
+    runs: int  # in all, each of other molecules
+    frames: int
+    family: str  # the name of the class in tables: "dimers", "water clusters", …
+    every: int = 4
+    settle: int = 20
+    test_fraction: float = 0.1  # of clusters of water alone; others are tested with test molecules
+    largest: int = 40  # atoms of a solute
+
+
+@dataclass(frozen=True)
 class Network:
     features: int = 128
     interactions: int = 3
@@ -119,6 +178,17 @@ class Config:
     contacts: list[Contacts]
     boxes: list[Boxes]
     sampled: list[Sampled]
+    molecules: Molecules | None
+    thermal: list[Thermal]
+    strained: list[Strained]
+    pairs: list[Pairs]
+    clusters: list[Clusters]
+
+    def structures(self) -> Path:
+        """The structures file. Raises ValueError where the configuration has no [molecules]."""
+        if self.molecules is None:
+            raise ValueError("the configuration has no [molecules]: say which `file` holds the structures")
+        return Path(self.molecules.file)
 
 
 def _typed(kind, table: dict, where: str):
@@ -132,7 +202,7 @@ def _typed(kind, table: dict, where: str):
 
 
 def read_config(path: str | Path) -> Config:
-    """Reads `path`; `data` in it is relative to the file's own folder."""
+    """Reads `path`; `data` and `molecules.file` in it are relative to the file's own folder."""
     path = Path(path)
     table = tomllib.loads(path.read_text())
     lists = {
@@ -141,9 +211,17 @@ def read_config(path: str | Path) -> Config:
         "contacts": Contacts,
         "boxes": Boxes,
         "sampled": Sampled,
+        "thermal": Thermal,
+        "strained": Strained,
+        "pairs": Pairs,
+        "clusters": Clusters,
     }
     for key, kind in lists.items():
         table[key] = [_typed(kind, entry, key) for entry in table.get(key, [])]
+    table["molecules"] = _typed(Molecules, table["molecules"], "molecules") if "molecules" in table else None
+    if table["molecules"] is not None:
+        file = (path.parent / table["molecules"].file).resolve()
+        table["molecules"] = replace(table["molecules"], file=str(file))
     table["network"] = _typed(Network, table.get("network", {}), "network")
     table["training"] = _typed(Training, table.get("training", {}), "training")
     table["data"] = (path.parent / table["data"]).resolve()

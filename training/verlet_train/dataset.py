@@ -6,22 +6,23 @@ CUDA graph; the dummies add exactly zero to every sum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .neighbors import pair_list
+from .shards import shard_entries
 
-# GFN2-xTB energies of free atoms (eV): where the composition of the data leaves an element's share open (water and
+# GFN2-xTB energies of free atoms in their ground states (eV): where the composition of the data leaves an element's share open (water and
 # ethanol fix two combinations of three), the offset stays as near to these as it can.
-FREE_ATOM = {1: -10.71, 6: -48.80, 8: -102.52}
+FREE_ATOM = {1: -10.71, 6: -48.80, 7: -70.91, 8: -102.52, 9: -125.70, 16: -85.62, 17: -121.98}
 
 
 @dataclass
 class Trajectory:
-    """One label file."""
+    """One label file, or one entry of a shard."""
 
     system: str
     split: str
@@ -31,28 +32,40 @@ class Trajectory:
     energies: np.ndarray  # [K] eV
     forces: np.ndarray  # [K, N, 3] eV/Å
     cell: np.ndarray | None  # [3, 3] Å
+    family: str = ""  # what tables group it under
+
+    def __post_init__(self):
+        self.family = self.family or self.system
+
+
+def read_file(path: Path) -> list[Trajectory]:
+    """The trajectories of one label file or shard."""
+    with np.load(path) as file:
+        if "frames" in file:
+            return [Trajectory(**entry) for entry in shard_entries({key: file[key] for key in file.files})]
+        return [
+            Trajectory(
+                str(file["system"]),
+                str(file["split"]),
+                int(file["temperature"]),
+                file["numbers"],
+                file["positions"],
+                file["energies"],
+                file["forces"],
+                file["cell"] if file["periodic"] else None,
+                str(file["family"]) if "family" in file else "",
+            )
+        ]
 
 
 def load(folder: Path, largest_force: float) -> list[Trajectory]:
     """Every trajectory in `folder`, without the frames that have a force component beyond `largest_force` (eV/Å)."""
     found = []
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as file:
-            good = np.abs(file["forces"]).max((1, 2), initial=0.0) < largest_force
-            if not good.any():
-                continue
-            found.append(
-                Trajectory(
-                    str(file["system"]),
-                    str(file["split"]),
-                    int(file["temperature"]),
-                    file["numbers"],
-                    file["positions"][good],
-                    file["energies"][good],
-                    file["forces"][good],
-                    file["cell"] if file["periodic"] else None,
-                )
-            )
+    for t in (t for path in sorted(folder.glob("*.npz")) for t in read_file(path)):
+        good = np.abs(t.forces).max((1, 2), initial=0.0) < largest_force
+        if good.any():
+            of_good = {"positions": t.positions[good], "energies": t.energies[good], "forces": t.forces[good]}
+            found.append(replace(t, **of_good))
     if not found:
         raise FileNotFoundError(f"no label files in {folder}: run `verlet-train generate` first")
     return found

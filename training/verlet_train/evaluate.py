@@ -1,4 +1,4 @@
-"""Errors on the held-out trajectories, by system and temperature."""
+"""Errors on the held-out trajectories, by family (the system, unless the labels name a class) and temperature."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .student import Student
 
 
 def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory], split: str = "test") -> list[dict]:
-    """One row for each (system, temperature): MAE and RMSE of forces (meV/Å, per component) and energies (meV/atom)."""
+    """One row for each (family, temperature): MAE and RMSE of forces (meV/Å, per component) and energies (meV/atom)."""
     groups: dict[tuple, list[Trajectory]] = {}
     for t in trajectories:
         if t.split == split:
-            groups.setdefault((t.system, t.temperature), []).append(t)
+            groups.setdefault((t.family, t.temperature), []).append(t)
     rows = []
-    for (system, temperature), members in sorted(groups.items()):
+    for (family, temperature), members in sorted(groups.items()):
         force_errors, energy_errors, means = [], [], []
         for t in members:
             student = Student(model, t.numbers, offsets, t.cell)
@@ -32,7 +32,7 @@ def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory
         f, e = np.concatenate(force_errors), np.concatenate(energy_errors)
         rows.append(
             {
-                "system": system,
+                "family": family,
                 "temperature": temperature,
                 "trajectories": len(members),
                 "frames": len(e),
@@ -47,13 +47,13 @@ def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory
 
 def markdown(rows: list[dict]) -> str:
     lines = [
-        "| system | T (K) | trajectories | frames | force MAE (meV/Å) | force RMSE (meV/Å) "
+        "| family | T (K) | trajectories | frames | force MAE (meV/Å) | force RMSE (meV/Å) "
         "| energy MAE (meV/atom) | energy bias (meV/atom) |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:
         lines.append(
-            f"| {r['system']} | {r['temperature']} | {r['trajectories']} | {r['frames']} | {r['force_mae']:.1f} | "
+            f"| {r['family']} | {r['temperature']} | {r['trajectories']} | {r['frames']} | {r['force_mae']:.1f} | "
             f"{r['force_rmse']:.1f} | {r['energy_mae']:.2f} | {r['energy_bias']:+.2f} |"
         )
     return "\n".join(lines)

@@ -1,7 +1,6 @@
 """Label generation: one job is one trajectory is one file, so a killed run goes on where it stopped.
 
-A file (compressed npz) holds: numbers [N], positions [K, N, 3] (Å), energies [K] (eV), forces [K, N, 3] (eV/Å),
-cell [3, 3] (Å, zero where not periodic), periodic, system, split, temperature (K, 0 where none applies).
+`labels.py` says what a file holds. What is drawn from a structures file is in `sampling.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -20,39 +16,14 @@ from ase.optimize import FIRE
 
 from .config import Boxes, Config, Contacts, Distortions, Trajectories
 from .dynamics import baoab_step, thermal_velocities
+from .labels import Job, Labels, teacher
+from .sampling import SAMPLERS, library_jobs
 from .structures import cluster_radius, molecule, pack_box, pack_cluster
 
 TIMESTEP = 0.5  # fs: an O–H stretch has a period of 9 fs
 FRICTION = 0.02  # 1/fs
+REPORT_EVERY = 10.0  # s
 WALL_STIFFNESS = 0.2  # eV/Å², the confining sphere around a cluster; not part of the labels
-
-
-@dataclass(frozen=True)
-class Job:
-    """One trajectory: what to make (an entry of the configuration), at which temperature (K), which one of many.
-
-    `given` carries configurations [K, N, 3] that somebody else chose (the student); then the job only labels them.
-    """
-
-    entry: object
-    temperature: int
-    index: int
-    seed: int
-    method: str
-    path: Path
-    given: Atoms | None = None
-    given_positions: np.ndarray | None = None
-
-    def rng(self) -> np.random.Generator:
-        name = zlib.crc32(self.path.stem.encode())
-        return np.random.default_rng([self.seed, name])
-
-
-def teacher(method: str):
-    """The teacher as an ASE calculator."""
-    from tblite.ase import TBLite
-
-    return TBLite(method=method, verbosity=0)
 
 
 def jobs(config: Config) -> list[Job]:
@@ -64,57 +35,13 @@ def jobs(config: Config) -> list[Job]:
             for index in range(entry.runs):
                 name = f"{entry.split}-{entry.system}-{kind}-{temperature}K-{index:03d}.npz"
                 found.append(Job(entry, temperature, index, config.seed, config.method, config.data / name))
+    found += library_jobs(config)
     order = np.random.default_rng(config.seed).permutation(len(found))
     return [found[k] for k in order]
 
 
-class Labels:
-    """Collects labelled frames of one system."""
-
-    def __init__(self, atoms: Atoms):
-        self.atoms = atoms
-        self.positions, self.energies, self.forces = [], [], []
-
-    def keep(self, positions, energy, forces):
-        self.positions.append(positions.astype(np.float32))
-        self.energies.append(energy)
-        self.forces.append(forces.astype(np.float32))
-
-    def label(self, positions):
-        """Labels `positions` with the atoms' calculator; a frame whose self-consistent field fails is left out."""
-        from ase.calculators.calculator import CalculationFailed
-
-        self.atoms.positions = positions
-        try:
-            energy, forces = self.atoms.get_potential_energy(), self.atoms.get_forces()
-        except (CalculationFailed, RuntimeError):
-            self.atoms.calc.reset()
-            return
-        self.keep(positions, energy, forces)
-
-    def save(self, job: Job):
-        """Writes the file under a temporary name and renames it: a file that exists is whole."""
-        shape = (len(self.energies), len(self.atoms), 3)
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = job.path.with_suffix(f".{os.getpid()}.tmp")
-        with open(temporary, "wb") as file:
-            np.savez_compressed(
-                file,
-                numbers=self.atoms.numbers.astype(np.int16),
-                positions=np.array(self.positions, np.float32).reshape(shape),
-                energies=np.array(self.energies, np.float64),
-                forces=np.array(self.forces, np.float32).reshape(shape),
-                cell=np.asarray(self.atoms.cell, np.float64),
-                periodic=bool(self.atoms.pbc.any()),
-                system=job.entry.system,
-                split=job.entry.split,
-                temperature=job.temperature,
-            )
-        os.replace(temporary, job.path)
-
-
-def run_job(job: Job) -> tuple[Job, int]:
-    """Runs one job; returns it with the number of frames kept. Imports the teacher in the worker process."""
+def run_job(job: Job) -> tuple[Job, int, int]:
+    """Runs one job; returns it with the numbers of frames kept and refused. Imports the teacher in the worker process."""
     rng = job.rng()
     calculator = teacher(job.method)
     if job.given is not None:
@@ -124,10 +51,10 @@ def run_job(job: Job) -> tuple[Job, int]:
         for positions in job.given_positions:
             labels.label(positions)
     else:
-        kinds = {Trajectories: _trajectory, Distortions: _distortions, Contacts: _contacts, Boxes: _boxes}
+        kinds = {Trajectories: _trajectory, Distortions: _distortions, Contacts: _contacts, Boxes: _boxes, **SAMPLERS}
         labels = kinds[type(job.entry)](job, rng, calculator)
     labels.save(job)
-    return job, len(labels.energies)
+    return job, len(labels.energies), labels.refused
 
 
 def _relaxed(atoms: Atoms, calculator, steps: int) -> Atoms:
@@ -215,7 +142,7 @@ def _boxes(job: Job, rng, calculator) -> Labels:
 
 
 def run_all(wanted: Iterable[Job], processes: int, time_limit: float | None = None) -> None:
-    """Runs the jobs whose files are missing on `processes` cores, with a line of progress after every twenty.
+    """Runs the jobs whose files are missing on `processes` cores, with a line of progress every REPORT_EVERY seconds.
 
     `wanted` may be lazy: labelling begins with its first job, while it still makes the others.
     """
@@ -223,15 +150,20 @@ def run_all(wanted: Iterable[Job], processes: int, time_limit: float | None = No
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
     missing = (job for job in wanted if not job.path.exists())
-    count, frames, began = 0, 0, time.time()
+    count, frames, refused, reported, began = 0, 0, 0, 0.0, time.time()
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for count, (job, kept) in enumerate(pool.imap_unordered(run_job, missing), 1):
+        for count, (_, kept, left_out) in enumerate(pool.imap_unordered(run_job, missing), 1):
             frames += kept
+            refused += left_out
             elapsed = time.time() - began
-            if count % 20 == 0:
-                print(f"{count} jobs, {frames} frames, {elapsed:.0f} s", flush=True)
+            if elapsed > reported + REPORT_EVERY:
+                print(f"{count} jobs, {frames} frames, {refused} refused, {elapsed:.0f} s", flush=True)
+                reported = elapsed
             if time_limit is not None and elapsed > time_limit:
-                print(f"time limit reached after {count} jobs", flush=True)
+                print(f"time limit reached after {count} jobs, {frames} frames, {refused} refused", flush=True)
                 pool.terminate()
                 return
-    print(f"{count} jobs, {frames} frames, {time.time() - began:.0f} s; the others were done before", flush=True)
+    print(
+        f"{count} jobs, {frames} frames, {refused} refused, {time.time() - began:.0f} s; the others were done before",
+        flush=True,
+    )

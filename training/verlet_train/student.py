@@ -11,7 +11,7 @@ from ase import Atoms
 from .config import Config, Sampled
 from .dataset import offset_of
 from .dynamics import ACCELERATION, BOLTZMANN, baoab_step, thermal_velocities
-from .generate import Job
+from .labels import Job
 from .neighbors import pair_list
 from .painn import PaiNN, energy_and_forces
 from .structures import pack_box, pack_cluster

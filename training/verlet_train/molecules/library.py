@@ -1,0 +1,66 @@
+"""The structures file: molecules with their conformers and bonds, read where no RDKit is.
+
+A compressed npz of flat arrays: smiles, family, split [M]; atoms, bonds, conformers [M] (how many of each); numbers
+[ΣA]; ends [ΣB, 2] (atoms of each bond, counted within the molecule); positions [Σ A·C, 3] (Å, float32).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Molecule:
+    smiles: str
+    family: str
+    split: str
+    numbers: np.ndarray  # [A] atomic numbers
+    bonds: np.ndarray  # [B, 2]
+    conformers: np.ndarray  # [C, A, 3] Å
+
+
+def write_library(path: Path, molecules: list[Molecule]) -> None:
+    """Writes the structures file aside and renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            smiles=np.array([m.smiles for m in molecules]),
+            family=np.array([m.family for m in molecules]),
+            split=np.array([m.split for m in molecules]),
+            atoms=np.array([len(m.numbers) for m in molecules], np.int16),
+            bonds=np.array([len(m.bonds) for m in molecules], np.int16),
+            conformers=np.array([len(m.conformers) for m in molecules], np.int16),
+            numbers=np.concatenate([m.numbers for m in molecules]).astype(np.uint8),
+            ends=np.concatenate([m.bonds.reshape(-1, 2) for m in molecules]).astype(np.uint8),
+            positions=np.concatenate([m.conformers.reshape(-1, 3) for m in molecules]).astype(np.float32),
+        )
+    os.replace(temporary, path)
+
+
+def read_library(path: Path) -> list[Molecule]:
+    """The molecules of a structures file. Raises FileNotFoundError that says which command makes it."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no structures file {path}: run `verlet-train molecules` first")
+    with np.load(path) as file:
+        data = {key: file[key] for key in file.files}
+    atoms, bonds, conformers = (data[key].astype(int) for key in ("atoms", "bonds", "conformers"))
+    numbers = np.split(data["numbers"].astype(int), np.cumsum(atoms)[:-1])
+    ends = np.split(data["ends"].astype(int), np.cumsum(bonds)[:-1])
+    positions = np.split(data["positions"].astype(float), np.cumsum(atoms * conformers)[:-1])
+    return [
+        Molecule(
+            str(data["smiles"][k]),
+            str(data["family"][k]),
+            str(data["split"][k]),
+            numbers[k],
+            ends[k],
+            positions[k].reshape(conformers[k], atoms[k], 3),
+        )
+        for k in range(len(atoms))
+    ]
