@@ -58,7 +58,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray] | None:
 def pack(source: Path, target: Path, most_bytes: int, name: str = "shard") -> Iterator[tuple[Path, int]]:
     """Gathers the label files of `source` in shards of at most `most_bytes` in `target`; yields each with its frames.
 
-    Shards are called `name`-000.npz and so on; those of an earlier packing under this name are replaced. Raises FileNotFoundError where there is nothing to gather.
+    Shards are called `name`-000.npz and so on; those of an earlier packing under this name are replaced. Raises
+    FileNotFoundError where there is nothing to gather.
     """
     files = sorted(source.glob("*.npz"))
     if not files:
