@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 from safetensors import safe_open
 
-from verlet_train.export import parity_case
+from verlet_train.export import parity_case, write_parity
 from verlet_train.neighbors import pair_list
 from verlet_train.painn import PaiNN, energy_and_forces
 from verlet_train.structures import molecule, pack_box, random_rotation
@@ -79,3 +79,15 @@ def test_an_atom_beyond_the_cutoff_is_not_felt(small_network):
     alone = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
     far = alone + Atoms("O", [[9.0, 0, 0]])
     np.testing.assert_allclose(evaluate(small_network, far)[1][:3], evaluate(small_network, alone)[1], atol=1e-14)
+
+
+def test_the_answers_of_an_exported_network_are_its_own(tmp_path):
+    torch.manual_seed(8)
+    model = PaiNN(features=16, interactions=2, gaussians=8, cutoff=4.0, readout=8, epsilon=0.3)
+    atoms = molecule("ethanol", np.random.default_rng(1))
+    write_parity(tmp_path / "parity.json", "a network", model, {1: 0.0, 6: 0.0, 8: 0.0}, {"ethanol": atoms})
+    (case,) = json.loads((tmp_path / "parity.json").read_text())["cases"]
+    model.double().requires_grad_(False)
+    energy, forces = evaluate(model, atoms)
+    assert sum(case["atomic_network_energies_ev"]) == pytest.approx(energy, abs=1e-6)
+    np.testing.assert_allclose(case["forces_ev_per_angstrom"], forces, atol=1e-6)

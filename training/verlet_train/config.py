@@ -143,6 +143,9 @@ class Network:
     gaussians: int = 20
     cutoff: float = 5.0  # Å
     readout: int = 64
+    # ε of √(|V μ|² + ε) in the update blocks. At 1e-8 the norm turns within a time step where a vector passes near
+    # zero, and the energy of a run walks; at 1e-2 it walks several times less.
+    norm_epsilon: float = 1e-8
 
 
 @dataclass(frozen=True)

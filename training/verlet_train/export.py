@@ -31,7 +31,7 @@ def model_config(config: Config, offsets: dict[int, float], shortest: dict, prov
         "activation": "silu",
         "shared_filters": False,
         "shared_interactions": False,
-        "norm_epsilon": 1e-8,
+        "norm_epsilon": n.norm_epsilon,
         "readout_layers": [n.features, n.readout, 1],
         "units": {"energy": "eV", "length": "angstrom"},
         "energy_offset": {"per_element": {chemical_symbols[z]: e for z, e in sorted(offsets.items())}},
@@ -131,4 +131,5 @@ def _sizes(model: PaiNN) -> dict:
         "gaussians": len(r.radial_basis.offsets),
         "cutoff": r.cutoff,
         "readout": model.output_modules[0].outnet[0].out_features,
+        "epsilon": r.mixing[0].epsilon,
     }

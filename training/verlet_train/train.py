@@ -23,7 +23,7 @@ REPORT_EVERY = 20.0  # s
 
 def build_network(config: Config) -> PaiNN:
     n = config.network
-    return PaiNN(n.features, n.interactions, n.gaussians, n.cutoff, n.readout)
+    return PaiNN(n.features, n.interactions, n.gaussians, n.cutoff, n.readout, n.norm_epsilon)
 
 
 def smooth_l1(error, scale):
