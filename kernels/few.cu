@@ -15,8 +15,8 @@ struct Channel {
 };
 
 // Back through a layer's update block: g_q and g_μ after it, in `gq` and `gm`, become those before it. In the last layer g_μ
-// is zero. `tile` is the first of U2ᵀ.
-__device__ inline void update_back(Team& t, const Layer& layer, Tile tile, const Channel& c, float& gq, float* gm,
+// is zero. `panel` is the first of U2ᵀ.
+__device__ inline void update_back(Team& t, const Layer& layer, Panel panel, const Channel& c, float& gq, float* gm,
                                    bool last)
 {
     const Shape second = {3 * FEATURES, 1, FEATURES}, first = {FEATURES, 2, FEATURES}, mixed = {2 * FEATURES, 1, FEATURES};
@@ -32,13 +32,13 @@ __device__ inline void update_back(Team& t, const Layer& layer, Tile tile, const
         hand_out(t.exchange, g + 2 * FEATURES, STUDENT ? (last ? 0.0f : s) : gq * s);
     }
     finish(t.exchange, 3 * t.atoms * FEATURES);
-    multiply(t, tile, layer.update_back[1], second, t.gradients, 3 * FEATURES, t.atoms);
-    tile = fetch(t, layer.update_back[0], first);
+    multiply(t, panel, layer.update_back[1], second, t.gradients, 3 * FEATURES, t.atoms);
+    panel = fetch(t, layer.update_back[0], first);
     __syncthreads();
     if (t.mine) hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu_slope(c.h) * total(t, second, 0));
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, tile, layer.update_back[0], first, t.hidden, FEATURES, t.atoms);
-    if (!STUDENT) tile = fetch(t, layer.mix_back, mixed);
+    multiply(t, panel, layer.update_back[0], first, t.hidden, FEATURES, t.atoms);
+    if (!STUDENT) panel = fetch(t, layer.mix_back, mixed);
     __syncthreads();
     if (t.mine) {
         float shared_part = gq * c.a3, gn = total(t, first, 1);
@@ -57,15 +57,15 @@ __device__ inline void update_back(Team& t, const Layer& layer, Tile tile, const
     }
 #if !STUDENT
     finish(t.exchange, 6 * t.atoms * FEATURES);
-    multiply(t, tile, layer.mix_back, mixed, t.wide, 2 * FEATURES, 3 * t.atoms);
+    multiply(t, panel, layer.mix_back, mixed, t.wide, 2 * FEATURES, 3 * t.atoms);
     __syncthreads();
     for (int k = 0; k < 3 && t.mine; k++) gm[k] += total(t, mixed, 3 * t.atoms, 3 * t.local + k, 0, t.own);
 #endif
 }
 
-// The readout, from all q in `scalars`: energies of atoms; returns ∂E/∂q of this thread's channel. `tile` is the first of the
+// The readout, from all q in `scalars`: energies of atoms; returns ∂E/∂q of this thread's channel. `panel` is the first of the
 // first hidden layer.
-__device__ inline float read_out(const Parameters& p, Team& t, const Readout& readout, Tile tile)
+__device__ inline float read_out(const Parameters& p, Team& t, const Readout& readout, Panel panel)
 {
     const float* x = t.scalars;
     int stride = 2 * FEATURES;
@@ -73,8 +73,8 @@ __device__ inline float read_out(const Parameters& p, Team& t, const Readout& re
     for (int d = 0; d < readout.layers; d++) {
         s.width = readout.widths[d];
         bool deepest = d + 1 == readout.layers;
-        multiply(t, tile, readout.weights[d], s, x, stride, t.atoms);
-        tile = deepest ? fetch(t, readout.back[d], {s.width, 1, s.inputs})
+        multiply(t, panel, readout.weights[d], s, x, stride, t.atoms);
+        panel = deepest ? fetch(t, readout.back[d], {s.width, 1, s.inputs})
                        : fetch(t, readout.weights[d + 1], {s.width, 1, readout.widths[d + 1]});
         __syncthreads();
         // Every block has all hidden values h of all layers.
@@ -103,8 +103,8 @@ __device__ inline float read_out(const Parameters& p, Team& t, const Readout& re
     }
     for (int d = readout.layers - 1; d > 0; d--) {
         s.width = readout.widths[d - 1];
-        multiply(t, tile, readout.back[d], s, x, stride, t.atoms);
-        tile = fetch(t, readout.back[d - 1], {s.width, 1, d > 1 ? readout.widths[d - 2] : FEATURES});
+        multiply(t, panel, readout.back[d], s, x, stride, t.atoms);
+        panel = fetch(t, readout.back[d - 1], {s.width, 1, d > 1 ? readout.widths[d - 2] : FEATURES});
         __syncthreads();
         const float* h = t.wide + (d - 1) * t.group * FEATURES;
         float* to = x == t.hidden ? t.scalars : t.hidden;
@@ -118,7 +118,7 @@ __device__ inline float read_out(const Parameters& p, Team& t, const Readout& re
         s.inputs = s.width;
     }
     s.width = FEATURES;
-    multiply(t, tile, readout.back[0], s, x, FEATURES, t.atoms);
+    multiply(t, panel, readout.back[0], s, x, FEATURES, t.atoms);
     __syncthreads();
     return t.mine ? total(t, s, 0) : 0.0f;
 }
@@ -148,7 +148,7 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
         for (int k = 0; k < 3 && !first; k++) c.m[k] = mu[vectors + k * FEATURES];
     }
     gather_messages(p, t, crew, layer.table, layer.sent, mu, first);
-    Tile tile = STUDENT ? fetch(t, layer.update[0], update_first) : fetch(t, layer.mix, mixing);
+    Panel panel = STUDENT ? fetch(t, layer.update[0], update_first) : fetch(t, layer.mix, mixing);
     __syncthreads();
     // All blocks have their barriers before anybody writes to them.
     cluster_wait();
@@ -163,8 +163,8 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
     }
 #if !STUDENT
     finish(t.exchange, 4 * t.atoms * FEATURES);
-    multiply(t, tile, layer.mix, mixing, t.wide, FEATURES, 3 * t.atoms);
-    tile = fetch(t, layer.update[0], update_first);
+    multiply(t, panel, layer.mix, mixing, t.wide, FEATURES, 3 * t.atoms);
+    panel = fetch(t, layer.update[0], update_first);
     __syncthreads();
 #endif
     if (t.mine) {
@@ -185,8 +185,8 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
         hand_out(t.exchange, own_scalars + FEATURES, c.n);
     }
     finish(t.exchange, (STUDENT ? 2 : 1) * t.atoms * FEATURES);
-    multiply(t, tile, layer.update[0], update_first, t.scalars, 2 * FEATURES, t.atoms);
-    tile = fetch(t, layer.update[1], triple);
+    multiply(t, panel, layer.update[0], update_first, t.scalars, 2 * FEATURES, t.atoms);
+    panel = fetch(t, layer.update[1], triple);
     __syncthreads();
     if (t.mine) {
         c.h = layer.update_bias[0][t.channel] + total(t, update_first, 0);
@@ -194,9 +194,9 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
         hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu(c.h));
     }
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, tile, layer.update[1], triple, t.hidden, FEATURES, t.atoms);
-    if (last) tile = fetch(t, readout.weights[0], {FEATURES, 1, readout.widths[0]});
-    else if (!STUDENT) tile = fetch(t, next.context[0], single);
+    multiply(t, panel, layer.update[1], triple, t.hidden, FEATURES, t.atoms);
+    if (last) panel = fetch(t, readout.weights[0], {FEATURES, 1, readout.widths[0]});
+    else if (!STUDENT) panel = fetch(t, next.context[0], single);
     __syncthreads();
     if (t.mine) {
         const float* bias = layer.update_bias[1] + t.channel;
@@ -219,9 +219,9 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
     }
     if (last) {
         finish(t.exchange, t.atoms * FEATURES);
-        float gradient = read_out(p, t, readout, tile), gm[3] = {0.0f, 0.0f, 0.0f};
-        tile = fetch(t, layer.update_back[1], {3 * FEATURES, 1, FEATURES});
-        update_back(t, layer, tile, c, gradient, gm, true);
+        float gradient = read_out(p, t, readout, panel), gm[3] = {0.0f, 0.0f, 0.0f};
+        panel = fetch(t, layer.update_back[1], {3 * FEATURES, 1, FEATURES});
+        update_back(t, layer, panel, c, gradient, gm, true);
         if (t.mine) {
             gq[scalars] = gradient;
             for (int k = 0; k < 3; k++) gmu[vectors + k * FEATURES] = gm[k];
@@ -231,8 +231,8 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
 #if !STUDENT
     // x = W2 σ(W1 q + b1) + b2 of the next layer.
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, tile, next.context[0], single, t.scalars, 2 * FEATURES, t.atoms);
-    tile = fetch(t, next.context[1], triple);
+    multiply(t, panel, next.context[0], single, t.scalars, 2 * FEATURES, t.atoms);
+    panel = fetch(t, next.context[1], triple);
     __syncthreads();
     if (t.mine) {
         float h = next.context_bias[0][t.channel] + total(t, single, 0);
@@ -240,7 +240,7 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
         hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu(h));
     }
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, tile, next.context[1], triple, t.hidden, FEATURES, t.atoms);
+    multiply(t, panel, next.context[1], triple, t.hidden, FEATURES, t.atoms);
     __syncthreads();
     for (int k = 0; k < 3 && t.mine; k++)
         next.sent[vectors + k * FEATURES] = next.context_bias[1][k * FEATURES + t.channel] + total(t, triple, k);
@@ -268,7 +268,7 @@ few_backward(const __grid_constant__ Parameters p, int group, const __grid_const
         cluster_wait();
         return;
     }
-    Tile tile = fetch(t, STUDENT ? before.update_back[1] : layer.context_back[1], triple);
+    Panel panel = fetch(t, STUDENT ? before.update_back[1] : layer.context_back[1], triple);
     Channel c = {};
     float g = 0.0f, gm[3] = {0.0f, 0.0f, 0.0f}, context_hidden = 0.0f;
     int scalars = t.atom * FEATURES + t.channel, vectors = t.atom * 3 * FEATURES + t.channel;
@@ -299,17 +299,17 @@ few_backward(const __grid_constant__ Parameters p, int group, const __grid_const
     }
 #if !STUDENT
     finish(t.exchange, 3 * t.atoms * FEATURES);
-    multiply(t, tile, layer.context_back[1], triple, t.gradients, 3 * FEATURES, t.atoms);
-    tile = fetch(t, layer.context_back[0], single);
+    multiply(t, panel, layer.context_back[1], triple, t.gradients, 3 * FEATURES, t.atoms);
+    panel = fetch(t, layer.context_back[0], single);
     __syncthreads();
     if (t.mine) hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu_slope(context_hidden) * total(t, triple, 0));
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, tile, layer.context_back[0], single, t.hidden, FEATURES, t.atoms);
-    tile = fetch(t, before.update_back[1], triple);
+    multiply(t, panel, layer.context_back[0], single, t.hidden, FEATURES, t.atoms);
+    panel = fetch(t, before.update_back[1], triple);
     __syncthreads();
     if (t.mine) g += total(t, single, 0);
 #endif
-    update_back(t, before, tile, c, g, gm, false);
+    update_back(t, before, panel, c, g, gm, false);
     if (t.mine) {
         gq_out[scalars] = g;
         for (int k = 0; k < 3; k++) gmu_out[vectors + k * FEATURES] = gm[k];

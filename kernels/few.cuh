@@ -2,8 +2,10 @@
 // FEW_THREADS threads.
 #pragma once
 #include "cluster.cuh"
+#include "mma.cuh"
 #include "update.cuh"
 
+#define WARPS (FEW_THREADS / 32)
 // Channels that a block owns, of every F of them.
 #define OWN (FEATURES / CLUSTER)
 
@@ -69,80 +71,75 @@ __device__ inline Team make_team(const Parameters& p, int group)
     return t;
 }
 
-// Y = X B with B [inputs][parts · width] row-major; a block computes width / CLUSTER columns of each part.
+// Y = X B with B [inputs][parts · width]; a block computes width / CLUSTER columns of each part, `own` ones.
 struct Shape {
     int inputs, parts, width;
 };
 
 __device__ inline int columns_of(const Shape& s) { return s.parts * (s.width / CLUSTER); }
 
-// Four inputs and four columns of B: what a thread works on at a time.
-struct Tile {
+// A block's columns in panels of 32 inputs x 16 columns, what a warp works on at a time. B lies panel by panel, see
+// src/backend/cuda/weights.rs.
+struct Panel {
     float4 w[4];
 };
 
-// Tiles by number: eight neighbouring threads share columns and have 32 inputs.
-struct Place {
-    int input, column;
-};
+__device__ inline int panels_across(const Shape& s) { return (columns_of(s) + 15) / 16; }
 
-__device__ inline Place place_of(const Shape& s, int tile)
+__device__ inline Panel fetch(const Team& t, const float* b, const Shape& s, int panel)
 {
-    int quads = columns_of(s) / 4;
-    return {tile % 8 * 4 + tile / (8 * quads) * 32, tile / 8 % quads * 4};
-}
-
-__device__ inline Tile fetch(const Team& t, const float* b, const Shape& s, int tile)
-{
-    Place at = place_of(s, tile);
-    int own = s.width / CLUSTER, outputs = s.parts * s.width;
-    const float* from = b + at.input * outputs + at.column / own * s.width + t.rank * own + at.column % own;
-    Tile result;
+    int across = panels_across(s), count = s.inputs / 32 * across;
+    const float* from = b + ((long long)t.rank * count + panel) * 512 + warp_lane() * 4;
+    Panel result;
 #pragma unroll
-    for (int k = 0; k < 4; k++) result.w[k] = at.input < s.inputs ? load_now(from + k * outputs) : zero4();
+    for (int k = 0; k < 4; k++) result.w[k] = panel < count ? load_now(from + k * 128) : zero4();
     return result;
 }
 
-// This thread's first tile: fetched long before it is needed.
-__device__ inline Tile fetch(const Team& t, const float* b, const Shape& s) { return fetch(t, b, s, threadIdx.x); }
+// This warp's first panel: fetched long before it is needed.
+__device__ inline Panel fetch(const Team& t, const float* b, const Shape& s) { return fetch(t, b, s, threadIdx.x / 32); }
 
-// A tile's part of X B for `rows` rows of X: sums over its 32 inputs, left by every other lane of eight. Not inlined: the
-// instructions of a kernel that runs once through all its layers would not fit into the cache.
-__device__ __noinline__ void multiply_rows(float4 w0, float4 w1, float4 w2, float4 w3, const float* from, int stride, float* to,
-                                           int columns, int rows)
+// A panel's part of X B for `rows` rows of X, sums over its 32 inputs, to as many of its columns as there are. Not inlined:
+// the instructions of a kernel that runs once through all its layers would not fit into the cache.
+__device__ inline void multiply_rows(float4 w0, float4 w1, float4 w2, float4 w3, const float* x, int stride, float* to,
+                                           int columns, int left, int rows)
 {
-    bool upper = warp_lane() & 4, odd = warp_lane() & 2;
-#pragma unroll 4
-    for (int row = 0; row < rows; row++) {
-        float4 v = *(const float4*)(from + row * stride);
-        float4 r = fma4(v.w, w3, fma4(v.z, w2, fma4(v.y, w1, scale(v.x, w0))));
-        // Four sums over 8 lanes in four exchanges: each halving sends what the other half keeps.
-        float keep0 = upper ? r.z : r.x, keep1 = upper ? r.w : r.y;
-        keep0 += __shfl_xor_sync(FULL, upper ? r.x : r.z, 4);
-        keep1 += __shfl_xor_sync(FULL, upper ? r.y : r.w, 4);
-        float keep = odd ? keep1 : keep0;
-        keep += __shfl_xor_sync(FULL, odd ? keep0 : keep1, 2);
-        keep += __shfl_xor_sync(FULL, keep, 1);
-        if (to && !(warp_lane() & 1)) to[row * columns] = keep;
+    int g = warp_lane() / 4, c = warp_lane() % 4;
+#pragma unroll 1
+    for (int first = 0; first < rows; first += 8) {
+        const float* from = x + (first + g) * stride + 8 * c;
+        bool on = first + g < rows;
+        float4 v0 = on ? *(const float4*)from : zero4(), v1 = on ? *(const float4*)(from + 4) : zero4();
+        float4 sum = zero4();
+        add_product(sum, w0, v0.x, v0.y);
+        add_product(sum, w1, v0.z, v0.w);
+        add_product(sum, w2, v1.x, v1.y);
+        add_product(sum, w3, v1.z, v1.w);
+        int row = first + 2 * c;
+        float* at = to + row * columns + g;
+        if (g < left) {
+            if (row < rows) at[0] = sum.x;
+            if (row + 1 < rows) at[columns] = sum.y;
+        }
+        if (g + 8 < left) {
+            if (row < rows) at[8] = sum.z;
+            if (row + 1 < rows) at[columns + 8] = sum.w;
+        }
     }
 }
 
 // X B for `rows` rows of X, `stride` apart in shared memory, in sums of 32 inputs each: parts[inputs / 32][rows][columns].
-// `tile` is this thread's first. The block must wait before it adds them up with `total`.
-__device__ inline void multiply(const Team& t, Tile tile, const float* b, const Shape& s, const float* x, int stride, int rows)
+// `panel` is this warp's first. The block must wait before it adds them up with `total`.
+__device__ inline void multiply(const Team& t, Panel panel, const float* b, const Shape& s, const float* x, int stride, int rows)
 {
-    int columns = columns_of(s), tiles = s.inputs / 4 * (columns / 4);
-    int component = (warp_lane() & 4 ? 2 : 0) + (warp_lane() & 2 ? 1 : 0);
-    // Whole warps go round, since their lanes exchange sums.
-    for (int n = threadIdx.x; n < (tiles + 31) / 32 * 32; n += FEW_THREADS) {
-        Tile next = tile;
-        if (n + FEW_THREADS < tiles) next = fetch(t, b, s, n + FEW_THREADS);
-        Place at = place_of(s, n);
-        bool on = n < tiles;
-        float* to = t.parts + at.input / 32 * rows * columns + at.column + component;
-        multiply_rows(tile.w[0], tile.w[1], tile.w[2], tile.w[3], x + (on ? at.input : 0), stride, on ? to : nullptr, columns,
-                      rows);
-        tile = next;
+    int columns = columns_of(s), across = panels_across(s), count = s.inputs / 32 * across;
+    for (int n = threadIdx.x / 32; n < count; n += WARPS) {
+        Panel next = panel;
+        if (n + WARPS < count) next = fetch(t, b, s, n + WARPS);
+        int slab = n / across, column = n % across * 16;
+        multiply_rows(panel.w[0], panel.w[1], panel.w[2], panel.w[3], x + slab * 32, stride,
+                      t.parts + slab * rows * columns + column, columns, columns - column, rows);
+        panel = next;
     }
 }
 

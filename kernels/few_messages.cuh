@@ -3,7 +3,6 @@
 #include "few.cuh"
 #include "message.cuh"
 
-#define WARPS (FEW_THREADS / 32)
 // Lanes that share a pair, pairs that a warp takes at once.
 #define LANES (OWN / 4)
 #define GROUPS (32 / LANES)

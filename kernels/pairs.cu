@@ -76,13 +76,22 @@ __device__ inline void collect(const Parameters& p, int atom)
     unsigned begin = p.rows[atom];
     int count = p.inside[atom];
     double fx = 0, fy = 0, fz = 0;
-    for (int k = lane; k < count; k += 32) {
-        Pair pair = p.pairs[begin + k];
-        double3 own = pair_gradient(p, pair, pair.entry, -1.0);
-        double3 other = pair_gradient(p, pair, p.reverse[pair.entry], 1.0);
+    // A lane's next pair travels with this one; nothing is added for a pair that is not there.
+#pragma unroll 1
+    for (int k = lane; k < count; k += 64) {
+        bool more = k + 32 < count;
+        Pair pair = p.pairs[begin + k], next = p.pairs[begin + (more ? k + 32 : k)];
+        unsigned reverse = p.reverse[pair.entry], next_reverse = p.reverse[next.entry];
+        double3 own = pair_gradient(p, pair, pair.entry, -1.0), other = pair_gradient(p, pair, reverse, 1.0);
+        double3 next_own = pair_gradient(p, next, next.entry, -1.0), next_other = pair_gradient(p, next, next_reverse, 1.0);
         fx += other.x - own.x;
         fy += other.y - own.y;
         fz += other.z - own.z;
+        if (more) {
+            fx += next_other.x - next_own.x;
+            fy += next_other.y - next_own.y;
+            fz += next_other.z - next_own.z;
+        }
     }
     fx = warp_sum(fx);
     fy = warp_sum(fy);

@@ -18,6 +18,7 @@
 #define __noinline__ __attribute__((noinline))
 #define DYNAMIC_SHARED(type, name) type* name = (type*)emulator::own_shared()
 #define EMULATED_CLUSTERS
+#define EMULATED_WARPS
 #define CLUSTERED
 
 struct float4 { float x, y, z, w; } __attribute__((aligned(16)));
@@ -64,6 +65,7 @@ struct Bytes {
 const int THREADS = 1024, BLOCKS = 8, STACK = 64 * 1024 + 320, SHARED = 232 * 1024;
 inline Fiber fibers[BLOCKS * THREADS];
 inline Warp warps[BLOCKS * THREADS / 32];
+inline float operands[BLOCKS * THREADS / 32][2][32][6]; // of matrix products, given with an exchange's values
 inline void* scheduler;
 inline int current;
 inline void (*body)(void**);
@@ -343,6 +345,25 @@ template <class T> T __shfl_xor_sync(unsigned, T value, int mask)
     bits = emulator::exchange(bits)[(emulator::current % 32) ^ mask];
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+// Products of small matrices by a warp, see mma.cuh: 16 x 8 results from eight inputs.
+inline void add_product(float4& sum, float4 left, float k, float other)
+{
+    float(*all)[6] = emulator::operands[emulator::current / 32][emulator::fibers[emulator::current].turn];
+    int lane = emulator::current % 32, g = lane / 4, column = lane % 4 * 2;
+    float given[6] = {left.x, left.y, left.z, left.w, k, other};
+    memcpy(all[lane], given, sizeof given);
+    emulator::exchange(0);
+    float4 part = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int c = 0; c < 4; c++) {
+        const float *a = all[4 * g + c], *b = all[4 * column + c] + 4, *next = all[4 * (column + 1) + c] + 4;
+        part.x += a[0] * b[0] + a[2] * b[1];
+        part.y += a[0] * next[0] + a[2] * next[1];
+        part.z += a[1] * b[0] + a[3] * b[1];
+        part.w += a[1] * next[0] + a[3] * next[1];
+    }
+    sum = {sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w};
 }
 
 inline unsigned __ballot_sync(unsigned, bool value)

@@ -17,6 +17,7 @@ const COMMON: &[Source] = &[
     ("pairs.cu", include_str!("../../../kernels/pairs.cu")),
     ("update.cuh", include_str!("../../../kernels/update.cuh")),
     ("message.cuh", include_str!("../../../kernels/message.cuh")),
+    ("mma.cuh", include_str!("../../../kernels/mma.cuh")),
 ];
 const MANY: &[Source] = &[
     ("message.cu", include_str!("../../../kernels/message.cu")),

@@ -51,7 +51,7 @@ impl Network {
         model: &Model,
         atomic_numbers: &[u8],
     ) -> Result<Self> {
-        let weights = Weights::new(device, model, switches.features, atomic_numbers)?;
+        let weights = Weights::new(device, model, switches.few, switches.features, atomic_numbers)?;
         let atoms = atomic_numbers.len();
         let way = if switches.few {
             Way::Few(Box::new(Few::new(device, program, &weights, atoms)?))

@@ -1,6 +1,7 @@
 //! Weights as the kernels want them: float32, features padded to a multiple of 32 channels.
 
 use super::device::Device;
+use super::kernels::CLUSTER;
 use super::layout::{Mixing, Pointer};
 use super::memory::Buffer;
 use crate::backend::padding::Padding;
@@ -49,8 +50,14 @@ pub(super) struct LayerWeights {
 }
 
 impl Weights {
-    /// Copies them to the device, `features` wide.
-    pub fn new(device: &Arc<Device>, model: &Model, features: usize, atomic_numbers: &[u8]) -> Result<Self> {
+    /// Copies them to the device, `features` wide, for the network for few atoms or for many.
+    pub fn new(
+        device: &Arc<Device>,
+        model: &Model,
+        few: bool,
+        features: usize,
+        atomic_numbers: &[u8],
+    ) -> Result<Self> {
         let mut elements = atomic_numbers.to_vec();
         elements.sort_unstable();
         elements.dedup();
@@ -81,12 +88,12 @@ impl Weights {
             student: model.spec.architecture == Architecture::Student,
             features,
             layers: layers
-                .map(|(l, layer)| LayerWeights::new(device, layer, features, table(filters, l, features)))
+                .map(|(l, layer)| LayerWeights::new(device, layer, few, features, table(filters, l, features)))
                 .collect::<Result<_>>()?,
             readout: hidden
                 .iter()
                 .enumerate()
-                .map(|(n, dense)| Dense::new(device, dense, [1, 1], [if n == 0 { features } else { SLICE }, SLICE]))
+                .map(|(n, dense)| Dense::new(device, dense, few, [1, 1], [if n == 0 { features } else { SLICE }, SLICE]))
                 .collect::<Result<_>>()?,
             last_weight: Buffer::from(device, &last_weight)?,
             last_bias: last.bias[0] as f32,
@@ -108,15 +115,15 @@ impl Weights {
 }
 
 impl LayerWeights {
-    fn new(device: &Arc<Device>, layer: &model::Layer, features: usize, table: Vec<f32>) -> Result<Self> {
+    fn new(device: &Arc<Device>, layer: &model::Layer, few: bool, features: usize, table: Vec<f32>) -> Result<Self> {
         let wide = [features, features];
         let context = match &layer.context {
-            Some([a, b]) => Some([Dense::new(device, a, [1, 1], wide)?, Dense::new(device, b, [1, 3], wide)?]),
+            Some([a, b]) => Some([Dense::new(device, a, few, [1, 1], wide)?, Dense::new(device, b, few, [1, 3], wide)?]),
             None => None,
         };
         let (channel_mix, update, mixing, epsilon) = match &layer.update {
             Update::Mixing { channel_mix, context, epsilon } => {
-                (Some(Dense::new(device, channel_mix, [1, 2], wide)?), context, Mixing::default(), *epsilon as f32)
+                (Some(Dense::new(device, channel_mix, few, [1, 2], wide)?), context, Mixing::default(), *epsilon as f32)
             }
             Update::Cartesian { context, mixing } => {
                 let mut t = Mixing::default();
@@ -130,7 +137,7 @@ impl LayerWeights {
             table: Buffer::from(device, &table)?,
             context,
             channel_mix,
-            update: [Dense::new(device, &update[0], [2, 1], wide)?, Dense::new(device, &update[1], [1, 3], wide)?],
+            update: [Dense::new(device, &update[0], few, [2, 1], wide)?, Dense::new(device, &update[1], few, [1, 3], wide)?],
             mixing,
             epsilon,
         })
@@ -147,6 +154,27 @@ fn apply(dense: &model::Dense, x: &[f64]) -> Vec<f64> {
     .collect()
 }
 
+/// `matrix[inputs][outputs]` as the network for few atoms takes it: panel by panel for each block of a cluster, see
+/// kernels/few.cuh. A block has its share of each of so many equal parts of the outputs, filled up with zeros to whole
+/// panels: `[block][inputs / 32][panels][4][32 lanes][4]`, the lanes' numbers as in kernels/mma.cuh.
+fn panels(matrix: &[f32], outputs: usize, parts: usize) -> Vec<f32> {
+    let (width, inputs) = (outputs / parts, matrix.len() / outputs);
+    let own = width / CLUSTER;
+    let across = (parts * own).div_ceil(16);
+    let mut packed = Vec::with_capacity(CLUSTER * inputs * across * 16);
+    for place in 0..CLUSTER * inputs / 32 * across {
+        let (block, slab, panel) = (place / across / (inputs / 32), place / across % (inputs / 32), place % across);
+        for value in 0..512 {
+            let (step, lane, which) = (value / 128, value / 4 % 32, value % 4);
+            let column = panel * 16 + lane / 4 + which % 2 * 8;
+            let input = slab * 32 + lane % 4 * 8 + step * 2 + which / 2;
+            let output = column / own * width + block * own + column % own;
+            packed.push(if column < parts * own { matrix[input * outputs + output] } else { 0.0 });
+        }
+    }
+    packed
+}
+
 /// A dense layer for both directions. Inputs and outputs are padded; what is added is zero and stays zero.
 pub(super) struct Dense {
     pub inputs: i32,
@@ -158,7 +186,13 @@ pub(super) struct Dense {
 
 impl Dense {
     /// From a layer whose inputs and outputs consist of so many equal parts, each of which is padded to whole units.
-    pub fn new(device: &Arc<Device>, dense: &model::Dense, parts: [usize; 2], units: [usize; 2]) -> Result<Self> {
+    pub fn new(
+        device: &Arc<Device>,
+        dense: &model::Dense,
+        few: bool,
+        parts: [usize; 2],
+        units: [usize; 2],
+    ) -> Result<Self> {
         let (from, to) =
             (Padding::new(dense.inputs, parts[0], units[0]), Padding::new(dense.outputs, parts[1], units[1]));
         let (inputs, outputs) = (from.len(), to.len());
@@ -170,6 +204,9 @@ impl Dense {
                 forward[from.place(i) * outputs + to.place(o)] = weight;
                 backward[to.place(o) * inputs + from.place(i)] = weight;
             }
+        }
+        if few {
+            (forward, backward) = (panels(&forward, outputs, parts[1]), panels(&backward, inputs, parts[0]));
         }
         let bias = (!dense.bias.is_empty()).then(|| {
             let mut bias = vec![0.0; outputs];
@@ -187,12 +224,12 @@ impl Dense {
         })
     }
 
-    /// `[inputs][outputs]`.
+    /// `[inputs][outputs]`, or its panels.
     pub fn forward(&self) -> Pointer {
         self.forward.pointer()
     }
 
-    /// `[outputs][inputs]`.
+    /// `[outputs][inputs]`, or its panels.
     pub fn backward(&self) -> Pointer {
         self.backward.pointer()
     }

@@ -1,0 +1,47 @@
+// Products of small matrices on the tensor cores, as exact as float32.
+//
+// Tensor cores take TF32, 11 bits of a number. Each factor is split into hi + lo, and hi·hi + hi·lo + lo·hi is summed; lo·lo
+// is less than float32's rounding. Their sums are truncated, so that of each eight inputs starts from zero and is added with
+// rounding. A warp makes 16 x 8 results; with g = lane / 4 and c = lane % 4 a lane gives
+//   left   rows g and g + 8 of the inputs k and k': (g, k), (g + 8, k), (g, k'), (g + 8, k')
+//   right  column g of the same inputs: (k, g), (k', g)
+// and has rows g, g + 8 of columns 2 c, 2 c + 1: (g, 2c), (g, 2c + 1), (g + 8, 2c), (g + 8, 2c + 1). Which inputs a lane calls
+// k and k' is free, as long as left and right agree.
+#pragma once
+#include "common.cuh"
+
+#ifndef EMULATED_WARPS
+struct Split {
+    unsigned hi, lo;
+};
+
+__device__ inline unsigned to_tf32(float x)
+{
+    unsigned bits;
+    asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+}
+
+__device__ inline Split split(float x)
+{
+    unsigned hi = to_tf32(x);
+    return {hi, to_tf32(x - __uint_as_float(hi))};
+}
+
+__device__ inline void mma(float4& sum, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
+{
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum.x), "+f"(sum.y), "+f"(sum.z), "+f"(sum.w) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// sum += left · right for eight inputs.
+__device__ inline void add_product(float4& sum, float4 left, float k, float other)
+{
+    Split a0 = split(left.x), a1 = split(left.y), a2 = split(left.z), a3 = split(left.w), b0 = split(k), b1 = split(other);
+    float4 part = zero4();
+    mma(part, a0.lo, a1.lo, a2.lo, a3.lo, b0.hi, b1.hi);
+    mma(part, a0.hi, a1.hi, a2.hi, a3.hi, b0.lo, b1.lo);
+    mma(part, a0.hi, a1.hi, a2.hi, a3.hi, b0.hi, b1.hi);
+    sum = add(sum, part);
+}
+#endif
