@@ -198,6 +198,21 @@ impl Guard {
         }
     }
 
+    /// What holds for each two elements, `[elements][elements]` by rising atomic numbers.
+    pub fn pairs(&self) -> &[ElementPair] {
+        &self.pairs
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// What the network's energy must lie between, eV.
+    pub fn energies(&self) -> Option<[f64; 2]> {
+        self.energies
+    }
+
     fn pair(&self, i: usize, j: usize) -> &ElementPair {
         &self.pairs[self.species[i] as usize * self.elements.len() + self.species[j] as usize]
     }
