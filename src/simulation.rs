@@ -181,7 +181,10 @@ fn look_outside(
 ) -> Result<()> {
     for departure in backend.departures() {
         if schedule.stop_outside {
-            return Err(Error::Run(format!("{departure}; the input asks for an end there (model.outside_domain)")));
+            return Err(Error::Run(format!(
+                "{departure}, and model.outside_domain = \"stop\" ends it there; use a better start or another model, or \
+                 \"warn\" to go on"
+            )));
         }
         observers.iter_mut().try_for_each(|observer| observer.departure(&departure))?;
         departures.push(departure);

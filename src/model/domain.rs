@@ -28,6 +28,7 @@ pub struct Repulsion {
 
 /// `domain` as the file has it, in the file's units.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with shortest_distance, energy_per_atom or both")]
 pub(super) struct DomainConfig {
     shortest_distance: Option<BTreeMap<String, f64>>,
     energy_per_atom: Option<[f64; 2]>,
@@ -35,7 +36,7 @@ pub(super) struct DomainConfig {
 
 /// `repulsion` as the file has it. It changes forces: what is not known here is an error.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with kind and onset")]
 pub(super) struct RepulsionConfig {
     kind: String,
     onset: f64,
@@ -163,14 +164,12 @@ impl Repulsion {
 
 impl Display for Domain {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let distances: Vec<_> =
-            self.shortest.iter().map(|(pair, distance)| format!("{} {distance:.3} Å", name(*pair))).collect();
-        let energies = self.energy_per_atom.map(|[low, high]| format!("{low:.3} to {high:.3} eV per atom"));
-        let energies = energies.as_deref().unwrap_or("energies not said");
-        match distances.is_empty() {
-            true => write!(f, "distances not said; {energies}"),
-            false => write!(f, "distances from {}; {energies}", distances.join(", ")),
-        }
+        let pairs = self.shortest.iter().map(|(pair, distance)| format!("{} {distance:.3}", name(*pair)));
+        let distances = pairs.collect::<Vec<_>>().join(", ");
+        let distances = self.knows_distances().then(|| format!("no closer than {distances} Å"));
+        let energies =
+            self.energy_per_atom.map(|[low, high]| format!("energies from {low:.3} to {high:.3} eV per atom"));
+        f.write_str(&distances.into_iter().chain(energies).collect::<Vec<_>>().join("; "))
     }
 }
 
