@@ -5,12 +5,13 @@
 
 pub mod cpu;
 pub mod cuda;
+mod departure;
 mod explosion;
 mod guard;
 mod padding;
 mod zbl;
 
-pub use guard::{Departure, Outside};
+pub use departure::{Departure, Outside};
 
 use crate::error::Result;
 use crate::model::Model;

@@ -1,7 +1,7 @@
 //! The loop on the CPU: integrator, forces, samples.
 
 use super::Potential;
-use crate::backend::guard::Watch;
+use crate::backend::departure::Watch;
 use crate::backend::{Backend, Departure, Evaluation, Outside, State, explosion};
 use crate::error::{Result, short};
 use crate::integrate::Integrator;

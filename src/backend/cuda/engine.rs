@@ -6,7 +6,7 @@ use super::layout::{Control, DeviceSample, status};
 use super::memory::Staging;
 use super::potential::collect;
 use super::state::{Motion, SAMPLES, State};
-use crate::backend::guard::Watch;
+use crate::backend::departure::Watch;
 use crate::backend::{self, Backend, Departure, Evaluation, explosion};
 use crate::error::{Error, Result};
 use crate::integrate::Integrator;
