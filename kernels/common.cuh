@@ -10,6 +10,8 @@
 //   CLUSTER       blocks of a cluster, of FEW_THREADS threads
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
+//   WATCH         1: the model says what it was trained on, and the host wants to hear where a system leaves it
+//   REPULSION     1: the model asks for a repulsion of nuclei at short distances
 //
 // Arrays of vectors over atoms are [N][3] in float64 and [N][3][F] in float32. Nothing here adds floating-point numbers
 // with atomics, and every sum has an order that the size of the system alone decides: the same run gives the same bits.
@@ -28,6 +30,7 @@
 #define STATUS_OVERLAP 3  // `atom` has a neighbour at its own place, or a distance that is no number
 #define STATUS_POSITION 4 // the position of `atom` is no finite number
 #define STATUS_STOPPED 5  // STATUS_FAST, in a step before
+#define STATUS_OUTSIDE 6  // the last step, which is whole, left what the model was trained on
 
 // Where a run is. One of them, in device memory, read back by the host.
 struct Control {
@@ -47,6 +50,7 @@ struct Control {
     int status;
     int atom;                // the lowest index that `status` is about
     int samples;             // taken since the host looked
+    int close;               // 1: atoms came too close in this evaluation, 2: in one before, since the host looked
 };
 
 struct Sample {
@@ -71,6 +75,21 @@ struct __align__(16) Pair {
 // A pair of the list: neighbour and lattice translation.
 struct __align__(16) Entry {
     int neighbor, x, y, z;
+};
+
+// What holds for two elements, distances in Å: src/backend/guard.rs and zbl.rs.
+struct ElementPair {
+    double limit;  // closer atoms are outside of what the model was trained on
+    double inner;  // the repulsion is whole below this, and nothing from
+    double outer;  // this on
+    double strength, length;
+};
+
+// The first two atoms of two elements that were too close, since the host looked.
+struct Contact {
+    unsigned long long key; // step and atoms, see guard.cuh; all bits where there are none
+    long long step;
+    double distance;
 };
 
 // Everything about a system that no layer decides. Passed by value; the host has the same layout.
@@ -101,10 +120,15 @@ struct Parameters {
     int* inside;    // [N], pairs inside the cutoff in each row
     float4* gradients; // [PARTS][capacity], dE/dd and dE/dû of the directed pair (neighbour <- centre), by list index
     float* energies;   // [N], in the network's unit
+    const ElementPair* element_pairs; // [elements][elements]
+    Contact* contacts;                // [elements][elements], the lighter element first
+    double* repulsion; // [N], each atom's half of the repulsion of its pairs, in the network's unit
     double cell[9];    // edge vectors as rows, Å
     double inverse[9];
     double heights[3];
     double cutoff, range, half_skin2, epsilon, spacing;
+    double watched, repelled; // no pairs from there on are too close, or repel each other
+    double lowest, highest;   // of the network's energy in what it was trained on, in its unit
     double energy_unit;
     double half_step;   // ½ Δt, fs
     double fastest2;    // (Å/fs)²
@@ -118,6 +142,8 @@ struct Parameters {
     int atoms, bins, intervals, samples_capacity;
     int periodic[3];
     int remove_centre_of_mass;
+    int elements;
+    int stop_outside; // no step follows one that left what the model was trained on
 };
 
 #if CONDITIONAL

@@ -2,7 +2,7 @@
 //
 // One thread an atom, at most 128 blocks of 256 threads which stride over the atoms: blocks' sums are few, and which
 // atoms they are of depends on N alone.
-#include "common.cuh"
+#include "guard.cuh"
 
 // Ten rounds of Philox4x32 (Salmon, Moraes, Dror & Shaw, SC11).
 __device__ inline uint4 philox4x32(uint4 c, unsigned key0, unsigned key1)
@@ -161,6 +161,9 @@ __device__ inline void observe_all(const Parameters& p, double& network, double&
     for (int atom = threadIdx.x; atom < p.atoms; atom += blockDim.x) {
         const double* v = p.velocities + 3 * atom;
         energy += (double)p.energies[atom];
+#if REPULSION
+        energy += p.repulsion[atom];
+#endif
         twice += p.masses[atom] * norm2(v[0], v[1], v[2]);
     }
     network = block_sum(energy);
@@ -174,8 +177,15 @@ __device__ inline void end(const Parameters& p, int blocks, unsigned long long a
     Control* control = p.control;
     int status = control->status;
     long long step = control->step + 1;
+#if WATCH
+    bool close = control->close == 1 && (status == 0 || status == STATUS_FAST), outside = close;
+    if (close) complete_contacts(p, step);
+#endif
     // Everybody has read before anybody writes.
     __syncthreads();
+#if WATCH
+    if (close && threadIdx.x == 0) control->close = 2;
+#endif
     if (status != 0) {
         if (threadIdx.x == 0) set_conditional(again, 0);
         return;
@@ -193,6 +203,9 @@ __device__ inline void end(const Parameters& p, int blocks, unsigned long long a
     if (step % p.log_interval == 0) {
         double network, full_step;
         observe_all(p, network, full_step);
+#if WATCH
+        outside = outside || !(network >= p.lowest && network <= p.highest);
+#endif
         if (threadIdx.x == 0) {
 #if !LANGEVIN
             control->kinetic = full_step;
@@ -207,7 +220,14 @@ __device__ inline void end(const Parameters& p, int blocks, unsigned long long a
         control->step = step;
         control->rebuilds += control->rebuild != 0;
         control->rebuild = 0;
-        set_conditional(again, step < control->target);
+        bool more = step < control->target;
+#if WATCH
+        if (outside && p.stop_outside) {
+            control->status = STATUS_OUTSIDE;
+            more = false;
+        }
+#endif
+        set_conditional(again, more);
     }
 }
 
@@ -218,6 +238,12 @@ extern "C" __global__ void observe(Parameters p)
 {
     double network, full_step;
     observe_all(p, network, full_step);
+#if WATCH
+    bool close = p.control->close == 1 && p.control->status == 0;
+    if (close) complete_contacts(p, p.control->step);
+    __syncthreads();
+    if (close && threadIdx.x == 0) p.control->close = 2;
+#endif
     if (threadIdx.x == 0 && p.control->status == 0) {
         p.control->network = network;
         p.control->full_step = full_step;

@@ -1,6 +1,6 @@
 // Pairs inside the cutoff, out of those of the list, and from their gradients to forces. Vectors are subtracted, and the
 // cutoff decided, in float64; then they are narrowed.
-#include "common.cuh"
+#include "guard.cuh"
 
 // One warp an atom: keeps the row's order. A status that this kernel sets stops none of its threads, so that lanes stay
 // together and the lowest atom is found.
@@ -32,6 +32,9 @@ extern "C" __global__ void find_pairs(Parameters p)
                 pair.uy = (float)(r.y / (d + p.epsilon));
                 pair.uz = (float)(r.z / (d + p.epsilon));
                 pair.distance = (float)d;
+#if WATCH
+                if (d < p.watched) note_contact(p, atom, entry.neighbor, d);
+#endif
             }
         }
         unsigned all = __ballot_sync(FULL, in);
@@ -68,30 +71,34 @@ __device__ inline double warp_sum(double value)
     return value;
 }
 
-// One warp an atom: F = Σ over its row of (gradient of the pair seen from the other end − gradient of the pair). Its lane 0
-// writes it.
+// One warp an atom: F = Σ over its row of (gradient of the pair seen from the other end − gradient of the pair), and the
+// repulsion. Its lane 0 writes them.
 __device__ inline void collect(const Parameters& p, int atom)
 {
     int lane = warp_lane();
     unsigned begin = p.rows[atom];
     int count = p.inside[atom];
     double fx = 0, fy = 0, fz = 0;
-    // A lane's next pair travels with this one; nothing is added for a pair that is not there.
-#pragma unroll 1
-    for (int k = lane; k < count; k += 64) {
-        bool more = k + 32 < count;
-        Pair pair = p.pairs[begin + k], next = p.pairs[begin + (more ? k + 32 : k)];
-        unsigned reverse = p.reverse[pair.entry], next_reverse = p.reverse[next.entry];
-        double3 own = pair_gradient(p, pair, pair.entry, -1.0), other = pair_gradient(p, pair, reverse, 1.0);
-        double3 next_own = pair_gradient(p, next, next.entry, -1.0), next_other = pair_gradient(p, next, next_reverse, 1.0);
+#if REPULSION
+    double energy = 0;
+#endif
+    for (int k = lane; k < count; k += 32) {
+        Pair pair = p.pairs[begin + k];
+        double3 own = pair_gradient(p, pair, pair.entry, -1.0);
+        double3 other = pair_gradient(p, pair, p.reverse[pair.entry], 1.0);
         fx += other.x - own.x;
         fy += other.y - own.y;
         fz += other.z - own.z;
-        if (more) {
-            fx += next_other.x - next_own.x;
-            fy += next_other.y - next_own.y;
-            fz += next_other.z - next_own.z;
+#if REPULSION
+        double3 r, gradient;
+        double both;
+        if (pair.distance < p.repelled && repel(p, atom, pair.entry, r, gradient, both)) {
+            fx += gradient.x;
+            fy += gradient.y;
+            fz += gradient.z;
+            energy += 0.5 * both;
         }
+#endif
     }
     fx = warp_sum(fx);
     fy = warp_sum(fy);
@@ -101,6 +108,10 @@ __device__ inline void collect(const Parameters& p, int atom)
         p.forces[3 * atom + 1] = fy;
         p.forces[3 * atom + 2] = fz;
     }
+#if REPULSION
+    energy = warp_sum(energy);
+    if (lane == 0) p.repulsion[atom] = energy / p.energy_unit;
+#endif
 }
 
 extern "C" __global__ void collect_forces(Parameters p)
@@ -127,6 +138,19 @@ extern "C" __global__ void collect_strain(Parameters p)
             strain[3 * a + 1] += r[a] * g.y;
             strain[3 * a + 2] += r[a] * g.z;
         }
+#if REPULSION
+        double3 vector, gradient;
+        double energy;
+        if (pair.distance < p.repelled && repel(p, atom, pair.entry, vector, gradient, energy)) {
+            // Half of a pair's: it stands in both rows.
+            double half[3] = {0.5 * vector.x, 0.5 * vector.y, 0.5 * vector.z};
+            for (int a = 0; a < 3; a++) {
+                strain[3 * a] += half[a] * gradient.x;
+                strain[3 * a + 1] += half[a] * gradient.y;
+                strain[3 * a + 2] += half[a] * gradient.z;
+            }
+        }
+#endif
     }
     for (int k = 0; k < 9; k++) {
         double sum = warp_sum(strain[k]);

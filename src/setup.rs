@@ -4,7 +4,7 @@ use crate::analysis::{Conservation, Limits};
 use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
 use crate::backend::cuda::{self, CudaBackend};
-use crate::config::{Device, InitialVelocities, MassTarget, Precision, RunConfig};
+use crate::config::{Device, InitialVelocities, MassTarget, OutsideDomain, Precision, RunConfig};
 use crate::elements;
 use crate::error::{Error, Result, reason, short};
 use crate::integrate::Integrator;
@@ -154,8 +154,11 @@ pub fn resume(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Prepared> {
     Ok(prepared)
 }
 
-fn ready(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
+fn ready(config: &RunConfig, mut model: Model, system: System) -> Result<Prepared> {
     let dynamics = &config.dynamics;
+    if config.outside_domain == OutsideDomain::Ignore {
+        model.spec.domain = None;
+    }
     let backend = backend(config, &model, &system)?;
     Ok(Prepared {
         info: RunInfo {
@@ -184,6 +187,7 @@ fn schedule(config: &RunConfig) -> Schedule {
         frame_intervals: extra.chain([config.output.trajectory_interval]).collect(),
         checkpoint_interval: config.output.checkpoint_interval,
         chunk: CHUNK,
+        stop_outside: config.outside_domain == OutsideDomain::Stop,
     }
 }
 

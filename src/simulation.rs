@@ -1,8 +1,8 @@
 //! The loop: how far to advance, who is told, when to stop.
 
 use crate::analysis::{Conservation, Limits, Verdict};
-use crate::backend::{Backend, State};
-use crate::error::Result;
+use crate::backend::{Backend, Departure, State};
+use crate::error::{Error, Result};
 use crate::output::{Frame, Sample};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +23,12 @@ pub trait Observer {
     /// the others.
     fn frame(&mut self, frame: &Frame) -> Result<()> {
         let _ = frame;
+        Ok(())
+    }
+
+    /// The run has left what its model was trained on, for the first time in this way.
+    fn departure(&mut self, departure: &Departure) -> Result<()> {
+        let _ = departure;
         Ok(())
     }
 
@@ -50,6 +56,8 @@ pub struct Schedule {
     pub checkpoint_interval: Option<u64>,
     /// Most steps between two looks at samples and at the stop flag.
     pub chunk: u64,
+    /// Whether the run ends, as one that failed, with the step in which it leaves what its model was trained on.
+    pub stop_outside: bool,
 }
 
 impl Schedule {
@@ -76,6 +84,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// The last sample.
     pub last: Sample,
+    /// Where the run left what its model was trained on, the first time in each way.
+    pub departures: Vec<Departure>,
 }
 
 /// Runs `backend` to the end of the schedule, or until `stop` is raised.
@@ -85,7 +95,8 @@ pub struct Outcome {
 /// is told twice. What is observed, and when, changes nothing of the path.
 ///
 /// # Errors
-/// The first error of the backend or of an observer.
+/// The first error of the backend or of an observer; [`Error::Run`] where the run leaves what its model was trained on and
+/// is to stop there. Its checkpoint is then that of this step.
 pub fn run(
     backend: &mut dyn Backend,
     schedule: Schedule,
@@ -94,7 +105,8 @@ pub fn run(
     observers: &mut [&mut dyn Observer],
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let result = observe(backend, &schedule, &mut conservation, observers, stop);
+    let mut departures = Vec::new();
+    let result = observe(backend, &schedule, &mut conservation, observers, stop, &mut departures);
     let finished: Vec<Result<()>> = observers.iter_mut().map(|observer| observer.finish()).collect();
     result?;
     finished.into_iter().collect::<Result<()>>()?;
@@ -104,6 +116,7 @@ pub fn run(
         interrupted: backend.step() < schedule.steps,
         verdict: conservation.verdict(limits),
         last,
+        departures,
     })
 }
 
@@ -113,14 +126,19 @@ fn observe(
     conservation: &mut Conservation,
     observers: &mut [&mut dyn Observer],
     stop: &AtomicBool,
+    departures: &mut Vec<Departure>,
 ) -> Result<()> {
     let (mut samples, mut frame) = (Vec::new(), Frame::default());
+    if schedule.stop_outside {
+        backend.stop_outside();
+    }
     if conservation.is_empty() {
         samples.push(backend.sample()?);
         tell(observers, conservation, &samples)?;
         tell_frame(backend, observers, &mut frame)?;
         tell_state(backend, observers)?;
     }
+    look_outside(backend, schedule, observers, departures)?;
     let mut saved = Instant::now();
     while backend.step() < schedule.steps && !stop.load(Ordering::Relaxed) {
         samples.clear();
@@ -128,6 +146,12 @@ fn observe(
         let advanced = backend.advance(schedule.next_stop(before) - before, stop, &mut samples);
         // What was reached before an error is still told.
         tell(observers, conservation, &samples)?;
+        let inside = look_outside(backend, schedule, observers, departures);
+        if inside.is_err() && advanced.is_ok() {
+            tell_state(backend, observers)?;
+        }
+        // A departure comes before the explosion that it led to.
+        inside?;
         advanced?;
         // Stopped before its first step: the frame of this one has been told.
         if backend.step() == before {
@@ -146,6 +170,26 @@ fn observe(
         }
     }
     tell_state(backend, observers)
+}
+
+/// Tells where the system has left what its model was trained on, or ends the run.
+fn look_outside(
+    backend: &mut dyn Backend,
+    schedule: &Schedule,
+    observers: &mut [&mut dyn Observer],
+    departures: &mut Vec<Departure>,
+) -> Result<()> {
+    for departure in backend.departures() {
+        if schedule.stop_outside {
+            return Err(Error::Run(format!(
+                "{departure}, and model.outside_domain = \"stop\" ends it there; use a better start or another model, or \
+                 \"warn\" to go on"
+            )));
+        }
+        observers.iter_mut().try_for_each(|observer| observer.departure(&departure))?;
+        departures.push(departure);
+    }
+    Ok(())
 }
 
 fn tell_frame(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer], frame: &mut Frame) -> Result<()> {
@@ -259,7 +303,13 @@ mod tests {
     fn a_stop_before_the_first_step_repeats_no_frame() {
         for last in 0..7 {
             let (stop, mut seen) = (AtomicBool::new(false), Seen::default());
-            let schedule = Schedule { steps: 10, frame_intervals: vec![3], checkpoint_interval: Some(2), chunk: 4 };
+            let schedule = Schedule {
+                steps: 10,
+                frame_intervals: vec![3],
+                checkpoint_interval: Some(2),
+                chunk: 4,
+                stop_outside: false,
+            };
             let limits = Limits { drift: 1.0, excursion: 1.0 };
             let mut backend = Steps { step: 0, stop: &stop, last };
             run(&mut backend, schedule, Conservation::new(1, 3), limits, &mut [&mut seen], &stop).unwrap();
@@ -271,8 +321,13 @@ mod tests {
     #[test]
     fn the_schedule_stops_at_every_multiple_and_at_the_end() {
         let stops = |frame_intervals: &[u64], checkpoint_interval: Option<u64>| {
-            let schedule =
-                Schedule { steps: 20, frame_intervals: frame_intervals.to_vec(), checkpoint_interval, chunk: 4 };
+            let schedule = Schedule {
+                steps: 20,
+                frame_intervals: frame_intervals.to_vec(),
+                checkpoint_interval,
+                chunk: 4,
+                stop_outside: false,
+            };
             let mut stops = vec![0];
             while *stops.last().unwrap() < schedule.steps {
                 stops.push(schedule.next_stop(*stops.last().unwrap()));

@@ -28,6 +28,8 @@ pub const AKMA: f64 = 48.888_21;
 pub const HARTREE: f64 = 27.211_386_245_988;
 /// Bohr radius in Å.
 pub const BOHR: f64 = 0.529_177_210_903;
+/// e²/4πε₀ in eV Å: what two elementary charges at a distance of one Å repel each other with.
+pub const COULOMB: f64 = HARTREE * BOHR;
 
 /// What a quantity measures, with the units that the input accepts for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +125,8 @@ mod tests {
         close(KCAL_PER_MOL, 4184.0 / 96_485.332_123_31);
         close(KJ_PER_MOL, 1000.0 / 96_485.332_123_31);
         close(HARTREE / KCAL_PER_MOL, 627.509_474_063);
+        // α ħ c, from 1/α = 137.035 999 084 and ħ c = 1973.269 804 eV Å.
+        close(COULOMB, 1_973.269_804_59 / 137.035_999_084);
     }
 
     /// What `ase.units` gives for its own names.

@@ -192,7 +192,8 @@ fn what_is_written_and_when_changes_no_bit_of_the_path() {
             let mut backend = random(true, Some(bath(0.01, 5, true))).start(&kind);
             let mut record = Record::default();
             let frame_intervals = vec![frame_interval];
-            let schedule = Schedule { steps: 40, frame_intervals, checkpoint_interval: Some(chunk), chunk };
+            let schedule =
+                Schedule { steps: 40, frame_intervals, checkpoint_interval: Some(chunk), chunk, stop_outside: false };
             let limits = Limits { drift: 1.0, excursion: 1.0 };
             let conservation = Conservation::new(11, 30);
             simulation::run(&mut *backend, schedule, conservation, limits, &mut [&mut record], &GO).unwrap();

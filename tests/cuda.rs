@@ -110,7 +110,7 @@ fn networks_of_all_sizes_work_and_others_are_refused_by_name() {
 fn many_atoms_are_no_other_case() {
     let Some(device) = device() else { return };
     let sizes = Sizes { features: 32, layers: 2, radial: 5 };
-    let model = ModelFile::random("painn", sizes, 8).load().unwrap();
+    let model = ModelFile::random("painn-repulsive", sizes, 8).load().unwrap();
     let one = random_system(67, cell([9.0, 10.0, 11.0], [85.0, 95.0, 80.0], [true; 3]), 3);
     for copies in [[2, 1, 1], [3, 3, 1], [4, 3, 3], [4, 4, 4]] {
         let many = one.replicated(copies).unwrap();

@@ -40,6 +40,8 @@ const SWITCHES: Switches = Switches {
     split: false,
     langevin: true,
     conditional: true,
+    watch: true,
+    repulsion: true,
 };
 
 fn compile(compiler: &Nvrtc, architecture: &str, switches: &Switches) {
@@ -70,12 +72,14 @@ fn kernels_compile_for_every_size_and_switch() {
     let few = Switches { table_shared: false, large: false, few: true, ..SWITCHES };
     for switches in [
         few,
-        Switches { features: 32, langevin: false, ..few },
+        Switches { watch: false, repulsion: false, ..few },
+        Switches { features: 32, langevin: false, repulsion: false, ..few },
         Switches { features: 64, student: true, conditional: false, ..few },
         Switches { features: 256, ..few },
         Switches { few: false, ..few },
         Switches { features: 96, student: true, few: false, split: true, ..few },
-        Switches { features: 256, langevin: false, ..SWITCHES },
+        Switches { features: 256, langevin: false, watch: false, ..SWITCHES },
+        Switches { watch: false, repulsion: false, ..SWITCHES },
         Switches { features: 256, student: true, ..SWITCHES },
     ] {
         compile(&compiler, "sm_90", &switches);

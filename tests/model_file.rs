@@ -218,3 +218,60 @@ fn units_of_the_file_do_not_matter() {
         }
     }
 }
+
+/// What a file may say of its domain, and what it may not.
+#[test]
+fn domain_and_repulsion_are_checked() {
+    use serde_json::json;
+    let mut file = painn();
+    let distances = json!({"H-H": 1.0, "C-H": 0.9, "H-O": 0.8, "C-C": 1.2, "O-C": 1.1});
+    file.config["domain"] = json!({"shortest_distance": distances, "energy_per_atom": [-2.0, 1], "frames": 12});
+    file.config["repulsion"] = json!({"kind": "zbl", "onset": 0.5, "outer": {"O-O": 2.0}});
+    let spec = file.load().unwrap().spec;
+    let (domain, repulsion) = (spec.domain.unwrap(), spec.repulsion.unwrap());
+    assert_eq!((domain.shortest(1, 6), domain.shortest(6, 8), domain.shortest(8, 8)), (Some(0.9), Some(1.1), None));
+    assert_eq!(domain.energy_per_atom(), Some([-2.0, 1.0]));
+    assert_eq!((repulsion.range(6, 1), repulsion.range(8, 8)), (Some([0.45, 0.9]), Some([1.0, 2.0])));
+
+    let good = file.clone();
+    file.config["units"] = json!({"energy": "meV", "length": "nm"});
+    for key in ["cutoff", "energy_offset"] {
+        file.config[key] = json!({"cutoff": 50.0, "energy_offset": {"per_atom": 0.0}})[key].clone();
+    }
+    let spec = file.load().unwrap().spec;
+    let (domain, repulsion) = (spec.domain.unwrap(), spec.repulsion.unwrap());
+    assert_eq!((domain.shortest(1, 6), domain.energy_per_atom()), (Some(9.0), Some([-0.002, 0.001])));
+    assert_eq!(repulsion.range(8, 8), Some([10.0, 20.0]));
+
+    let bad = |path: &str, value: serde_json::Value, words: &str| {
+        let mut file = good.clone();
+        *file.config.pointer_mut(path).unwrap() = value;
+        let message = complaint(&file);
+        assert!(message.contains(words), "{path}: {message}");
+    };
+    let distance = "/domain/shortest_distance";
+    bad("/domain", json!("everything"), "no usable domain: invalid type: string");
+    bad(distance, json!({"C-H": 0.9, "C-Qq": 1.0}), "the entry \"C-Qq\" in domain.shortest_distance, which is no pair");
+    bad(distance, json!({"CH": 0.9}), "the entry \"CH\" in domain.shortest_distance, which is no pair of elements");
+    bad(distance, json!({"C-H": 0.9, "H-C": 0.8}), "the pair H-C in domain.shortest_distance twice");
+    bad(distance, json!({"C-H": -0.9}), "domain.shortest_distance.C-H = -0.9; it must be above zero");
+    bad(
+        distance,
+        json!({"C-H": 5.1}),
+        "domain.shortest_distance.C-H = 5.1; it must be above zero, and at most the cutoff",
+    );
+    bad(distance, json!({"C-H": "near"}), "no usable domain.shortest_distance.C-H: invalid type: string");
+    bad(
+        "/domain/energy_per_atom",
+        json!([1.0, 1.0]),
+        "domain.energy_per_atom = [1, 1]; it must be a lower and a higher",
+    );
+    bad("/domain/energy_per_atom", json!([1.0]), "no usable domain.energy_per_atom: invalid length 1");
+    bad("/repulsion/kind", json!("born-mayer"), "repulsion.kind = \"born-mayer\"; this program knows only \"zbl\"");
+    bad("/repulsion/onset", json!(1.0), "repulsion.onset = 1; it must lie between 0 and 1");
+    bad("/repulsion", json!({"kind": "zbl"}), "no usable repulsion: missing field `onset`");
+    bad("/repulsion", json!({"kind": "zbl", "onset": 0.5, "scale": 2}), "unknown field `scale`");
+    bad("/repulsion/outer", json!({"O-O": 2.0, "C-H": 0.9}), "repulsion.outer for H-C, whose repulsion ends at its");
+    bad("/repulsion/outer", json!({}), "a repulsion, but neither domain.shortest_distance nor repulsion.outer for O-O");
+    bad(distance, json!({}), "a repulsion, but neither domain.shortest_distance nor repulsion.outer for H-H");
+}

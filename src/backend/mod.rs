@@ -5,8 +5,13 @@
 
 pub mod cpu;
 pub mod cuda;
+mod departure;
 mod explosion;
+mod guard;
 mod padding;
+mod zbl;
+
+pub use departure::{Departure, Outside};
 
 use crate::error::Result;
 use crate::model::Model;
@@ -29,6 +34,9 @@ pub struct Evaluation {
     /// ∂E/∂ε under r → r (1 + ε) of positions and cell, eV: element (a, b) is Σ r_a ∂E/∂r_b over all pair vectors.
     /// Divided by the volume it is the stress.
     pub strain_derivative: Matrix3<f64>,
+    /// How the configuration lies outside of what the model was trained on: at most one entry for each pair of elements,
+    /// that of the lowest atoms, and one for the energy. Empty where the model file says nothing about it.
+    pub outside: Vec<Outside>,
 }
 
 /// Energy and forces of a system as a run computes them: the network in float32 on the CPU, filters from the table.
@@ -81,6 +89,15 @@ pub trait Backend {
     /// # Errors
     /// [`Error::Run`](crate::Error::Run) when the simulation leaves the numbers, with step and atom.
     fn advance(&mut self, steps: u64, stop: &AtomicBool, samples: &mut Vec<Sample>) -> Result<()>;
+
+    /// Where the system has left what its model was trained on, since this was last asked: the first time for each pair of
+    /// elements and for the energy, which is looked at where samples are due. Looking changes no bit of the path.
+    fn departures(&mut self) -> Vec<Departure> {
+        Vec::new()
+    }
+
+    /// From now on [`advance`](Self::advance) takes no step beyond one with a departure.
+    fn stop_outside(&mut self) {}
 
     /// Energies and temperature of the current state.
     fn sample(&mut self) -> Result<Sample>;

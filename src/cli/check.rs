@@ -22,6 +22,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         super::describe(&config, &prepared),
         config.output.directory.display()
     ))?;
+    for departure in prepared.backend.departures() {
+        super::warn(&format!("the structure is outside of what the model was trained on: {}", departure.outside));
+    }
     let frame = prepared.backend.frame()?;
     let largest = frame.forces.iter().map(|force| force.norm()).fold(0.0, f64::max);
     super::say(&format!(

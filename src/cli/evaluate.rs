@@ -1,8 +1,8 @@
 //! `verlet evaluate`: energies and their derivatives for structures of any format.
 
-use crate::backend::Evaluation;
 use crate::backend::cpu::{Filters, NetworkPotential, Potential};
 use crate::backend::cuda::{self, CudaPotential, Device};
+use crate::backend::{Evaluation, Outside};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::output::create_new;
@@ -49,7 +49,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         "auto" if !double && cuda::check_model(&model).is_ok() => Device::open(0).ok(),
         _ => None,
     };
-    let mut engine = Engine { model, double, device, required: arguments.backend == "cuda", prepared: None };
+    let required = arguments.backend == "cuda";
+    let mut engine = Engine { model, double, device, required, prepared: None, outside: Vec::new() };
     match arguments.output.as_deref().filter(|path| path.as_os_str() != "-") {
         None => {
             let mut writer = Writer::new(std::io::BufWriter::new(std::io::stdout().lock()), "standard output");
@@ -88,9 +89,12 @@ fn evaluate(arguments: &Arguments, engine: &mut Engine, mut write: impl FnMut(&F
     for path in &arguments.files {
         for (number, frame) in structure::read_frames(path)?.enumerate() {
             let mut frame = frame?;
-            engine
-                .fill(&mut frame)
-                .map_err(|error| Error::Structure(format!("{}, frame {}: {error}", path.display(), number + 1)))?;
+            let place = format!("{}, frame {}", path.display(), number + 1);
+            let outside = engine.fill(&mut frame).map_err(|error| Error::Structure(format!("{place}: {error}")))?;
+            for outside in outside {
+                spinner
+                    .suspend(|| super::warn(&format!("{place}: outside of what the model was trained on: {outside}")));
+            }
             write(&frame)?;
             spinner.inc(1);
         }
@@ -116,6 +120,8 @@ struct Engine {
     device: Option<Arc<Device>>,
     required: bool,
     prepared: Option<(Vec<u8>, Box<dyn Potential>)>,
+    /// In which ways frames were outside of what the model was trained on.
+    outside: Vec<Outside>,
 }
 
 impl Engine {
@@ -147,8 +153,9 @@ impl Engine {
         Ok(potential.as_mut())
     }
 
-    /// Adds energy, forces, energies by atom and, for a periodic frame, the stress.
-    fn fill(&mut self, frame: &mut Frame) -> Result<()> {
+    /// Adds energy, forces, energies by atom and, for a periodic frame, the stress. Returns in which ways the frame is the
+    /// first one outside of what the model was trained on.
+    fn fill(&mut self, frame: &mut Frame) -> Result<Vec<Outside>> {
         let system = &frame.system;
         let mut out = Evaluation::default();
         self.potential(&system.atomic_numbers)?.evaluate(&system.positions, &system.cell, &mut out)?;
@@ -160,6 +167,8 @@ impl Engine {
         }
         frame.set_column(Column::vectors("forces", &out.forces));
         frame.set_column(Column::scalars("energies", out.atom_energies));
-        Ok(())
+        out.outside.retain(|outside| !self.outside.iter().any(|other| other.is_like(outside)));
+        self.outside.extend(out.outside.iter().cloned());
+        Ok(out.outside)
     }
 }

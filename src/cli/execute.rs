@@ -42,6 +42,10 @@ pub(super) fn execute(
         other => other,
     })?;
     let mut report = summary(config, &outcome, first, begun.elapsed());
+    // The warnings themselves may have left the screen long ago.
+    for departure in &outcome.departures {
+        report.push_str(&format!("outside the model  {departure}\n"));
+    }
     if outcome.interrupted {
         report.push_str(&format!("go on with it      verlet resume {}\n", folder.path().display()));
     }

@@ -85,6 +85,12 @@ fn describe(model: &Model) -> Result<String> {
             table.error.derivative,
             table.error.derivative_scale
         )?;
+        if let Some(domain) = &model.spec.domain {
+            writeln!(text, "domain       {domain}")?;
+        }
+        if let Some(repulsion) = &model.spec.repulsion {
+            writeln!(text, "repulsion    {repulsion}")?;
+        }
         writeln!(text, "SHA-256      {}", model.hash)?;
         writeln!(text, "provenance   {}", model.spec.provenance)
     })()

@@ -105,6 +105,14 @@ pub const KEYS: &[Key] = &[
     ),
     key("model", "file", Kind::Path, "required", "the force field, a safetensors file"),
     key(
+        "model",
+        "outside_domain",
+        Kind::Choice(&["warn", "stop", "ignore"]),
+        "warn",
+        "what a run does where it leaves what the model was trained on, as far as the model file says what that is: say so, \
+         once for each pair of elements and for the energy, or end there with exit status 1, or go on without a word",
+    ),
+    key(
         "dynamics",
         "ensemble",
         Kind::Choice(&["nve", "langevin"]),

@@ -38,6 +38,8 @@ pub struct RunConfig {
     pub system: SystemConfig,
     /// The model file.
     pub model: PathBuf,
+    /// What to do where the run leaves what the model was trained on.
+    pub outside_domain: OutsideDomain,
     /// How it moves.
     pub dynamics: DynamicsConfig,
     /// Å.
@@ -122,6 +124,18 @@ pub enum InitialVelocities {
     File,
     /// At rest.
     Zero,
+}
+
+/// What a run does where it leaves what its model was trained on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OutsideDomain {
+    /// It says so, once for each kind of departure.
+    #[default]
+    Warn,
+    /// It ends there, as a run that failed.
+    Stop,
+    /// Nothing: nobody looks.
+    Ignore,
 }
 
 /// How the system moves.
@@ -269,6 +283,11 @@ impl RunConfig {
             author: words("", "author")?.or_else(|| std::env::var("USER").ok()).unwrap_or_default(),
             system: system(&reader, base)?,
             model: reader.path("model", "file", base)?.ok_or_else(|| reader.missing("model", "file"))?,
+            outside_domain: match reader.text("model", "outside_domain")?.as_ref().map(|found| found.value.as_str()) {
+                Some("stop") => OutsideDomain::Stop,
+                Some("ignore") => OutsideDomain::Ignore,
+                _ => OutsideDomain::Warn,
+            },
             dynamics,
             skin: reader.quantity("neighbors", "skin")?.map_or(1.0, |found| found.value),
             backend: backend(&reader)?,

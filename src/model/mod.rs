@@ -7,6 +7,7 @@
 
 mod container;
 mod defects;
+mod domain;
 mod filter;
 mod filter_table;
 mod loader;
@@ -15,6 +16,7 @@ mod spec;
 mod weights;
 
 pub use defects::StudentDefects;
+pub use domain::{Domain, Repulsion};
 pub use filter::{RadialFilter, RadialMap};
 pub use filter_table::{FilterTable, Grid, TableError, spline_weights};
 pub use radial_basis::RadialBasis;

@@ -1,5 +1,6 @@
 //! The `config` entry of a model file: JSON that says what the tensors mean.
 
+use super::domain::{Domain, DomainConfig, Repulsion, RepulsionConfig};
 use crate::error::{Error, Result};
 use crate::{elements, units};
 use serde::Deserialize;
@@ -71,6 +72,10 @@ pub struct Spec {
     pub elements: Vec<u8>,
     /// Where the weights come from, in words.
     pub provenance: String,
+    /// What the network was trained on, if the file says so.
+    pub domain: Option<Domain>,
+    /// The repulsion of nuclei below the trained distances, if the file asks for it.
+    pub repulsion: Option<Repulsion>,
 }
 
 // Mirrors the JSON. Unknown entries are ignored: they can only describe, never change what the tensors mean,
@@ -96,6 +101,8 @@ struct Config {
     elements: Vec<u8>,
     #[serde(default)]
     provenance: String,
+    domain: Option<DomainConfig>,
+    repulsion: Option<RepulsionConfig>,
 }
 
 #[derive(Deserialize)]
@@ -226,6 +233,13 @@ impl Spec {
         if offsets.iter().any(|x| !x.is_finite()) {
             return fail("an energy_offset that is not a finite number".into());
         }
+        let refuse = |problem: String| Error::Model(format!("{file}: the file's config has {problem}"));
+        let reach = config.cutoff * length_unit;
+        let domain = config.domain.map(|domain| Domain::new(&domain, reach, length_unit, energy_unit)).transpose();
+        let domain = domain.map_err(refuse)?;
+        let repulsion =
+            config.repulsion.map(|wanted| Repulsion::new(&wanted, domain.as_ref(), &known, reach, length_unit));
+        let repulsion = repulsion.transpose().map_err(refuse)?;
         Ok(Spec {
             architecture: config.architecture,
             features: config.features,
@@ -242,6 +256,8 @@ impl Spec {
             offsets,
             elements: known,
             provenance: config.provenance,
+            domain,
+            repulsion,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Progress of a run for whoever watches: a bar on a terminal, plain lines elsewhere.
 
 use super::Sample;
+use crate::backend::Departure;
 use crate::error::Result;
 use crate::simulation::Observer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Seconds between plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shows step, simulated time, speed, temperature, energy, drift and time left on stderr.
+/// Shows step, simulated time, speed, temperature, energy, drift and time left on stderr, and warns there.
 pub struct Progress {
     bar: Option<ProgressBar>,
     /// The step at which this process began.
@@ -82,6 +83,17 @@ impl Observer for Progress {
                 let _ = writeln!(std::io::stderr(), "{}  ETA {left:.0} s", self.message(sample));
             }
             None => {}
+        }
+        Ok(())
+    }
+
+    fn departure(&mut self, departure: &Departure) -> Result<()> {
+        let warn = || {
+            let _ = writeln!(std::io::stderr(), "warning: {departure}");
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(warn),
+            None => warn(),
         }
         Ok(())
     }

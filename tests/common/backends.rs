@@ -1,15 +1,16 @@
 //! Every backend that computes forces with a network, for tests that hold for all of them.
 
 use super::cuda;
+use super::models::{ModelFile, SMALL, random_system};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use verlet::backend::Backend;
-use verlet::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
-use verlet::backend::cuda::{CudaBackend, Device};
+use verlet::backend::cpu::{CpuBackend, Filters, NetworkPotential, Potential, Real};
+use verlet::backend::cuda::{CudaBackend, CudaPotential, Device};
+use verlet::backend::{Backend, Evaluation};
 use verlet::integrate::{Integrator, Thermostat};
 use verlet::model::Model;
 use verlet::output::Sample;
-use verlet::system::{System, degrees_of_freedom};
+use verlet::system::{Cell, System, degrees_of_freedom, velocities};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
@@ -87,4 +88,47 @@ pub fn advance(backend: &mut dyn Backend, steps: u64) -> Vec<Sample> {
     let mut samples = Vec::new();
     backend.advance(steps, &GO, &mut samples).unwrap();
     samples
+}
+
+/// Potentials of every kind, and to what part of it they know an energy: in float64 as far as the published digits of α and
+/// of ħ c go together with those of the hartree and of the Bohr radius.
+pub fn potentials(model: &Model, system: &System) -> Vec<(String, Box<dyn Potential>, f64)> {
+    let numbers = &system.atomic_numbers;
+    let exact = NetworkPotential::<f64>::new(model, numbers, 0.3, Filters::Direct).unwrap();
+    let single = NetworkPotential::<f32>::new(model, numbers, 0.3, Filters::Table).unwrap();
+    let mut all: Vec<(String, Box<dyn Potential>, f64)> =
+        vec![("cpu-f64".into(), Box::new(exact), 1e-10), ("cpu-f32".into(), Box::new(single), 1e-6)];
+    for device in devices() {
+        let name = format!("cuda, clusters {}", device.clusters);
+        all.push((name, Box::new(CudaPotential::new(&device, model, numbers, 0.3).unwrap()), 1e-6));
+    }
+    all
+}
+
+/// Energy and forces of a system.
+pub fn evaluate(potential: &mut dyn Potential, system: &System) -> Evaluation {
+    let mut out = Evaluation::default();
+    potential.evaluate(&system.positions, &system.cell, &mut out).unwrap();
+    out
+}
+
+/// Random atoms in a small cell, many of them so close that they repel each other.
+pub fn repulsive(thermostat: Option<Thermostat>) -> Setup {
+    let model = Arc::new(ModelFile::random("painn-repulsive", SMALL, 3).load().unwrap());
+    let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 75.0, 100.0], [true; 3]).unwrap();
+    let mut system = random_system(11, cell, 9);
+    system.velocities = Some(velocities::maxwell_boltzmann(&system, 200.0, 1, false));
+    Setup { model, system, timestep: 0.1, skin: 0.1, thermostat }
+}
+
+/// A bath that warms up.
+pub fn bath() -> Thermostat {
+    Thermostat {
+        friction: 0.02,
+        temperature: 200.0,
+        final_temperature: 600.0,
+        ramp_steps: 40,
+        seed: 3,
+        remove_centre_of_mass: true,
+    }
 }

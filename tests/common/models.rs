@@ -24,8 +24,16 @@ pub struct Sizes {
 }
 
 /// Every kind of network that a model file can hold: `painn-bessel` has Bessel functions, in `painn-shared` all layers
-/// have the same filters and the same blocks.
-pub const NETWORKS: [&str; 4] = ["painn", "painn-bessel", "painn-shared", "student"];
+/// have the same filters and the same blocks, and `painn-repulsive` has the weights of `painn`, a domain, and a repulsion
+/// which many pairs of a random system feel, atoms of a small cell from their own images too.
+pub const NETWORKS: [&str; 5] = ["painn", "painn-bessel", "painn-shared", "painn-repulsive", "student"];
+
+/// Where the repulsion of `painn-repulsive` ends, Å.
+pub const OUTER: [(&str, f64); 6] =
+    [("H-H", 3.3), ("C-H", 1.6), ("O-H", 2.1), ("C-C", 1.7), ("C-O", 1.9), ("O-O", 1.8)];
+
+/// From there down, as a part of [`OUTER`], it is whole.
+pub const ONSET: f64 = 0.6;
 
 pub const SMALL: Sizes = Sizes { features: 16, layers: 2, radial: 8 };
 
@@ -93,7 +101,7 @@ impl ModelFile {
             radial("rbf.centers", centers);
             radial("rbf.widths", vec![0.9; k]);
         }
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "format": "verlet-model/1", "architecture": if painn { "painn" } else { "student" }, "features": f,
             "interactions": layers, "cutoff": 5.0, "cutoff_function": "cosine",
             "radial_basis": {"kind": if bessel { "bessel" } else { "gaussian" }, "count": k}, "activation": "silu",
@@ -101,6 +109,13 @@ impl ModelFile {
             "readout_layers": readout, "units": {"energy": "eV", "length": "angstrom"},
             "energy_offset": {"per_atom": -3.0}, "elements": [1, 6, 8], "provenance": "random weights"
         });
+        if network == "painn-repulsive" {
+            // Both tables of distances, so that both are read.
+            let [shortest, outer] =
+                [&OUTER[..5], &OUTER[5..]].map(|part| part.iter().copied().collect::<BTreeMap<_, _>>());
+            config["domain"] = serde_json::json!({"shortest_distance": shortest});
+            config["repulsion"] = serde_json::json!({"kind": "zbl", "onset": ONSET, "outer": outer});
+        }
         ModelFile { tensors, config }
     }
 

@@ -1,7 +1,8 @@
 //! The loop on the CPU: integrator, forces, samples.
 
 use super::Potential;
-use crate::backend::{Backend, Evaluation, State, explosion};
+use crate::backend::departure::Watch;
+use crate::backend::{Backend, Departure, Evaluation, Outside, State, explosion};
 use crate::error::{Result, short};
 use crate::integrate::Integrator;
 use crate::output::{Frame, Sample};
@@ -22,6 +23,8 @@ pub struct CpuBackend<P> {
     degrees_of_freedom: usize,
     log_interval: u64,
     step: u64,
+    watch: Watch,
+    stop_outside: bool,
     description: String,
 }
 
@@ -51,6 +54,8 @@ impl<P: Potential> CpuBackend<P> {
             degrees_of_freedom,
             log_interval: log_interval.max(1),
             step: 0,
+            watch: Watch::default(),
+            stop_outside: false,
             description,
             system,
         };
@@ -77,6 +82,9 @@ impl<P: Potential> CpuBackend<P> {
             explosion::exploded(self.step, &format!("the energy before was {} eV, and now {error}", short(before)))
         })?;
         if self.evaluation.energy.is_finite() {
+            let due = self.step.is_multiple_of(self.log_interval);
+            let outside = self.evaluation.outside.iter().cloned();
+            self.watch.note(self.step, outside.filter(|what| due || !matches!(what, Outside::Energy { .. })));
             return Ok(());
         }
         let energy = self.evaluation.energy;
@@ -157,9 +165,20 @@ impl<P: Potential> Backend for CpuBackend<P> {
                 if self.step.is_multiple_of(self.log_interval) {
                     samples.push(self.current_sample());
                 }
+                if self.stop_outside && self.watch.has_found() {
+                    break;
+                }
             }
             Ok(())
         })
+    }
+
+    fn departures(&mut self) -> Vec<Departure> {
+        self.watch.take()
+    }
+
+    fn stop_outside(&mut self) {
+        self.stop_outside = true;
     }
 
     fn sample(&mut self) -> Result<Sample> {
@@ -190,6 +209,8 @@ impl<P: Potential> Backend for CpuBackend<P> {
     fn restore(&mut self, state: &State) -> Result<()> {
         explosion::check_state(state, self.system.len())?;
         self.step = state.step;
+        // What was found on the way here belongs to another path.
+        self.watch = Watch::default();
         self.system.positions.clone_from(&state.positions);
         self.velocities.clone_from(&state.velocities);
         self.heat = state.heat;

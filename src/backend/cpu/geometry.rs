@@ -2,6 +2,7 @@
 
 use super::filters::Place;
 use super::real::Real;
+use crate::backend::guard::Near;
 use crate::error::{Error, Result};
 use crate::neighbors::{NeighborList, pair_vector};
 use crate::system::Cell;
@@ -37,6 +38,8 @@ pub(super) struct Pairs<T> {
     /// Up to there the pairs of row i are shared.
     pub shared: Vec<usize>,
     pub pairs: Vec<Pair<T>>,
+    /// Those of them that somebody asked for.
+    pub near: Vec<Near>,
     /// For each pair of the Verlet list its index here, if it has one.
     compact: Vec<u32>,
 }
@@ -52,6 +55,7 @@ const CHUNK: usize = 256;
 struct Block<T> {
     ends: Vec<[usize; 2]>,
     pairs: Vec<(u32, Pair<T>)>,
+    near: Vec<Near>,
 }
 
 const NONE: u32 = u32::MAX;
@@ -64,15 +68,18 @@ impl<T: Real> Pairs<T> {
             offsets: Vec::new(),
             shared: Vec::new(),
             pairs: Vec::new(),
+            near: Vec::new(),
             compact: Vec::new(),
         }
     }
 
     /// Collects the pairs of `list` with d < `cutoff`. Vectors are subtracted, and the cutoff decided, in float64;
-    /// then they are narrowed. û = r / (d + `epsilon`); `locate` gives a distance's place in the filter table.
+    /// then they are narrowed. û = r / (d + `epsilon`); `locate` gives a distance's place in the filter table; `is_near` says of two atoms
+    /// and their distance whether the pair is to be kept in `near`, too.
     ///
     /// # Errors
     /// [`Error::Run`] when two atoms are at the same place or a distance is not a number.
+    #[allow(clippy::too_many_arguments)]
     pub fn update(
         &mut self,
         list: &NeighborList,
@@ -81,12 +88,13 @@ impl<T: Real> Pairs<T> {
         cutoff: f64,
         epsilon: f64,
         locate: impl Fn(f64) -> Place<T> + Sync,
+        is_near: impl Fn(usize, usize, f64) -> bool + Sync,
     ) -> Result<()> {
         let (atoms, chunk) = (positions.len(), self.chunk);
         let blocks: Vec<Block<T>> = (0..atoms.div_ceil(BLOCK))
             .into_par_iter()
             .map(|block| {
-                let mut found = Block { ends: Vec::with_capacity(BLOCK), pairs: Vec::new() };
+                let mut found = Block { ends: Vec::with_capacity(BLOCK), pairs: Vec::new(), near: Vec::new() };
                 let range = block * BLOCK..((block + 1) * BLOCK).min(atoms);
                 // With a skin of 1 Å beyond 5 Å, this is the part that is inside the cutoff and stands once.
                 found.pairs.reserve((list.offsets[range.end] - list.offsets[range.start]) * 3 / 10);
@@ -104,6 +112,10 @@ impl<T: Real> Pairs<T> {
                             // A distance that is not a number is inside, so that it is found.
                             if d >= cutoff {
                                 continue;
+                            }
+                            if is_near(i, j, d) {
+                                let atoms = [i as u32, j as u32];
+                                found.near.push(Near { atoms, both: shared, vector: r, distance: d });
                             }
                             let direction = r / (d + epsilon);
                             let pair = Pair {
@@ -127,12 +139,14 @@ impl<T: Real> Pairs<T> {
         self.offsets.push(0);
         self.shared.clear();
         self.pairs.clear();
+        self.near.clear();
         self.compact.clear();
         self.compact.resize(list.len(), NONE);
         for block in &blocks {
             let base = self.pairs.len();
             self.shared.extend(block.ends.iter().map(|[shared, _]| base + shared));
             self.offsets.extend(block.ends.iter().map(|[_, end]| base + end));
+            self.near.extend(&block.near);
             for (p, pair) in &block.pairs {
                 self.compact[*p as usize] = self.pairs.len() as u32;
                 self.pairs.push(*pair);

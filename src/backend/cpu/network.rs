@@ -7,6 +7,7 @@ use super::geometry::Pairs;
 use super::passes::Network;
 use super::real::Real;
 use crate::backend::Evaluation;
+use crate::backend::guard::Guard;
 use crate::error::Result;
 use crate::model::Model;
 use crate::neighbors::VerletList;
@@ -21,6 +22,7 @@ pub struct NetworkPotential<T> {
     energy_unit: f64,
     /// Energy offset of each atom, eV.
     offsets: Vec<f64>,
+    guard: Guard,
     list: VerletList,
     pairs: Pairs<T>,
 }
@@ -38,6 +40,7 @@ impl<T: Real> NetworkPotential<T> {
             direction_epsilon: model.direction_epsilon,
             energy_unit: model.energy_unit,
             offsets: atomic_numbers.iter().map(|&z| model.offsets[z as usize]).collect(),
+            guard: Guard::new(model, atomic_numbers),
             list: VerletList::new(model.cutoff(), skin),
             pairs: Pairs::new(atomic_numbers.len()),
         })
@@ -74,14 +77,16 @@ impl<T: Real> Potential for NetworkPotential<T> {
     fn evaluate(&mut self, positions: &[Vector3<f64>], cell: &Cell, out: &mut Evaluation) -> Result<()> {
         self.list.update(positions, cell)?;
         let locate = |d| self.network.filters().locate(d);
-        self.pairs.update(self.list.list(), positions, cell, self.cutoff, self.direction_epsilon, locate)?;
+        let is_near = |i, j, d| self.guard.is_near(i, j, d);
+        let list = self.list.list();
+        self.pairs.update(list, positions, cell, self.cutoff, self.direction_epsilon, locate, is_near)?;
         T::pass(self);
         out.atom_energies.clear();
         let total = |(e, offset): (&T, &f64)| e.wide() * self.energy_unit + offset;
         out.atom_energies.extend(self.network.energies().iter().zip(&self.offsets).map(total));
         // The offset is 10⁴ times the network's own energy: each is summed by itself.
         let network: f64 = self.network.energies().iter().map(|e| e.wide()).sum();
-        out.energy = network * self.energy_unit + self.offsets.iter().sum::<f64>();
+        let mut network = network * self.energy_unit;
         out.strain_derivative = collect(
             &self.pairs,
             self.network.pair_gradients(),
@@ -89,6 +94,13 @@ impl<T: Real> Potential for NetworkPotential<T> {
             self.energy_unit,
             &mut out.forces,
         );
+        let near = &self.pairs.near;
+        if !near.is_empty() {
+            network += self.guard.repel(near, &mut out.atom_energies, &mut out.forces, &mut out.strain_derivative);
+        }
+        out.energy = network + self.offsets.iter().sum::<f64>();
+        out.outside = self.guard.too_close(near);
+        out.outside.extend(self.guard.beyond(network));
         Ok(())
     }
 

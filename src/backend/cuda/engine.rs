@@ -6,7 +6,8 @@ use super::layout::{Control, DeviceSample, status};
 use super::memory::Staging;
 use super::potential::collect;
 use super::state::{Motion, SAMPLES, State};
-use crate::backend::{self, Backend, Evaluation, explosion};
+use crate::backend::departure::Watch;
+use crate::backend::{self, Backend, Departure, Evaluation, explosion};
 use crate::error::{Error, Result};
 use crate::integrate::Integrator;
 use crate::model::Model;
@@ -45,6 +46,7 @@ pub struct CudaBackend {
     timestep: f64,
     bath: bool,
     degrees_of_freedom: usize,
+    watch: Watch,
     description: String,
 }
 
@@ -91,6 +93,7 @@ impl CudaBackend {
             timestep: integrator.timestep(),
             bath: integrator.thermostat().is_some_and(|bath| bath.friction > 0.0),
             degrees_of_freedom,
+            watch: Watch::default(),
         };
         backend.state.set_positions(&system.positions)?;
         backend.state.set_velocities(&velocities)?;
@@ -99,7 +102,8 @@ impl CudaBackend {
         Ok(backend)
     }
 
-    /// Energy, forces and strain derivative of the current positions.
+    /// Energy, forces and strain derivative of the current positions. What lies outside of the model's domain are its
+    /// [`departures`](Backend::departures); here only the energy is looked at.
     ///
     /// # Errors
     /// [`Error::Run`] when the driver fails.
@@ -122,7 +126,26 @@ impl CudaBackend {
         if capacity != self.state.parameters.capacity {
             self.graph = None;
         }
-        self.check_energy(self.control.network)
+        self.check_energy(self.control.network)?;
+        self.look_outside()?;
+        if self.control.step % self.state.parameters.log_interval == 0 {
+            self.look_beyond(self.control.step, self.control.network);
+        }
+        Ok(())
+    }
+
+    /// Notes the atoms that were too close since the host looked.
+    fn look_outside(&mut self) -> Result<()> {
+        for (step, outside) in self.state.take_contacts(&mut self.control)? {
+            self.watch.note(step, [outside]);
+        }
+        Ok(())
+    }
+
+    /// Notes an energy, in the network's unit, that is beyond those of training.
+    fn look_beyond(&mut self, step: i64, network: f64) {
+        let outside = self.state.guard.beyond(network * self.state.parameters.energy_unit);
+        self.watch.note(step as u64, outside);
     }
 
     fn check_energy(&self, network: f64) -> Result<()> {
@@ -138,7 +161,7 @@ impl CudaBackend {
     /// Some atom is too fast: says which, and how bad it is.
     fn exploded(&self) -> Result<()> {
         let atom = self.control.atom as usize;
-        let network: f64 = self.state.energies()?.iter().map(|&e| e as f64).sum();
+        let network: f64 = self.state.energies()?.iter().sum();
         let energy = network * self.state.parameters.energy_unit + self.offset;
         let speed = self.state.velocities()?[atom].norm();
         let (step, name) = (self.step() + 1, explosion::name(atom, &self.atomic_numbers));
@@ -243,17 +266,36 @@ impl Backend for CudaBackend {
         while self.step() < goal && !stop.load(Ordering::Relaxed) {
             self.launch((goal - self.step()).min(most))?;
             self.finish_step()?;
+            self.look_outside()?;
             for sample in self.state.read_samples(self.control.samples as usize)? {
                 self.check_energy(sample.network)?;
+                self.look_beyond(sample.step, sample.network);
                 samples.push(self.host_sample(&sample));
             }
             match self.control.status {
                 status::GOOD => {}
+                status::OUTSIDE => {
+                    self.control.status = status::GOOD;
+                    self.state.write_control(&self.control)?;
+                    // What it was stopped for may be known already.
+                    if self.watch.has_found() {
+                        break;
+                    }
+                }
                 status::FAST | status::STOPPED => self.exploded()?,
                 _ => self.state.blame(self.control, self.control.step + 1)?,
             }
         }
         Ok(())
+    }
+
+    fn departures(&mut self) -> Vec<Departure> {
+        self.watch.take()
+    }
+
+    fn stop_outside(&mut self) {
+        self.state.parameters.stop_outside = 1;
+        self.graph = None;
     }
 
     fn sample(&mut self) -> Result<Sample> {
@@ -304,6 +346,8 @@ impl Backend for CudaBackend {
             self.state.set_positions(&state.list_positions)?;
             self.settle()?;
         }
+        // What was found on the way here belongs to another path.
+        self.watch = Watch::default();
         self.state.set_positions(&state.positions)?;
         self.state.write_control(&self.control)?;
         self.state.check_moved()?;
@@ -318,7 +362,9 @@ impl Backend for CudaBackend {
         self.state.device.wait()?;
         let took = begun.elapsed();
         // The list as it was; where this one had no room, that is forgotten with it.
+        let watch = std::mem::take(&mut self.watch);
         self.restore(&state)?;
+        self.watch = watch;
         Ok(took)
     }
 }

@@ -12,6 +12,7 @@ type Source = (&'static str, &'static str);
 /// In this order they are one program, with one of the two networks behind them.
 const COMMON: &[Source] = &[
     ("common.cuh", include_str!("../../../kernels/common.cuh")),
+    ("guard.cuh", include_str!("../../../kernels/guard.cuh")),
     ("integrate.cu", include_str!("../../../kernels/integrate.cu")),
     ("neighbors.cu", include_str!("../../../kernels/neighbors.cu")),
     ("pairs.cu", include_str!("../../../kernels/pairs.cu")),
@@ -67,6 +68,10 @@ pub struct Switches {
     pub langevin: bool,
     /// With conditional graph nodes.
     pub conditional: bool,
+    /// With a look at what the model was trained on.
+    pub watch: bool,
+    /// With a repulsion at short distances.
+    pub repulsion: bool,
 }
 
 impl Switches {
@@ -95,6 +100,8 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("CLUSTER", CLUSTER),
         ("LANGEVIN", switches.langevin as usize),
         ("CONDITIONAL", switches.conditional as usize),
+        ("WATCH", switches.watch as usize),
+        ("REPULSION", switches.repulsion as usize),
         ("CONTROL_BYTES", size_of::<Control>()),
         ("SAMPLE_BYTES", size_of::<DeviceSample>()),
         ("PARAMETER_BYTES", size_of::<Parameters>()),

@@ -12,6 +12,8 @@ pub(super) mod status {
     pub const POSITION: i32 = 4;
     /// [`FAST`], in a step before.
     pub const STOPPED: i32 = 5;
+    /// No failure: a step left what the model was trained on, and is the last one.
+    pub const OUTSIDE: i32 = 6;
 }
 
 /// Where a run is.
@@ -34,6 +36,7 @@ pub(super) struct Control {
     pub status: i32,
     pub atom: i32,
     pub samples: i32,
+    pub close: i32,
 }
 
 impl Control {
@@ -53,6 +56,41 @@ pub(super) struct DeviceSample {
     pub network: f64,
     pub full_step: f64,
     pub heat: f64,
+}
+
+/// What holds for two elements.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ElementPair {
+    pub limit: f64,
+    pub inner: f64,
+    pub outer: f64,
+    pub strength: f64,
+    pub length: f64,
+}
+
+/// The first two atoms of two elements that were too close.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Contact {
+    pub key: u64,
+    pub step: i64,
+    pub distance: f64,
+}
+
+/// No atoms.
+impl Default for Contact {
+    fn default() -> Self {
+        Contact { key: u64::MAX, step: 0, distance: 0.0 }
+    }
+}
+
+impl Contact {
+    /// The two atoms, if there are any: the lower one first.
+    pub fn atoms(&self) -> Option<[usize; 2]> {
+        let index = |key: u64| (key & 0x1f_ffff) as usize;
+        (self.key != u64::MAX).then(|| [index(self.key >> 21), index(self.key)])
+    }
 }
 
 /// Everything about a system that no layer decides; goes to every kernel by value.
@@ -85,6 +123,9 @@ pub(super) struct Parameters {
     pub inside: Pointer,
     pub gradients: Pointer,
     pub energies: Pointer,
+    pub element_pairs: Pointer,
+    pub contacts: Pointer,
+    pub repulsion: Pointer,
     pub cell: [f64; 9],
     pub inverse: [f64; 9],
     pub heights: [f64; 3],
@@ -93,6 +134,10 @@ pub(super) struct Parameters {
     pub half_skin2: f64,
     pub epsilon: f64,
     pub spacing: f64,
+    pub watched: f64,
+    pub repelled: f64,
+    pub lowest: f64,
+    pub highest: f64,
     pub energy_unit: f64,
     pub half_step: f64,
     pub fastest2: f64,
@@ -113,6 +158,8 @@ pub(super) struct Parameters {
     pub samples_capacity: i32,
     pub periodic: [i32; 3],
     pub remove_centre_of_mass: i32,
+    pub elements: i32,
+    pub stop_outside: i32,
 }
 
 /// The student's mixing matrix T, row-major; zeros where there is none.

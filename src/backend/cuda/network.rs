@@ -40,6 +40,8 @@ impl Network {
             split: !few && atoms <= 512,
             langevin,
             conditional: device.has_conditional_nodes(),
+            watch: model.spec.domain.is_some(),
+            repulsion: model.spec.repulsion.is_some(),
         }
     }
 

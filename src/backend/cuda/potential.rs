@@ -41,8 +41,9 @@ impl CudaPotential {
 pub(super) fn collect(state: &State, offsets: &[f64], control: &Control, out: &mut Evaluation) -> Result<()> {
     let unit = state.parameters.energy_unit;
     out.energy = control.network * unit + offsets.iter().sum::<f64>();
+    out.outside = state.guard.beyond(control.network * unit).into_iter().collect();
     let energies = state.energies()?;
-    out.atom_energies = energies.iter().zip(offsets).map(|(e, offset)| *e as f64 * unit + offset).collect();
+    out.atom_energies = energies.iter().zip(offsets).map(|(e, offset)| e * unit + offset).collect();
     out.forces = state.forces()?;
     // By atoms in rising order.
     out.strain_derivative = state.strain()?.chunks_exact(9).map(Matrix3::from_row_slice).sum();
@@ -63,6 +64,9 @@ impl Potential for CudaPotential {
         // Until this evaluation has succeeded there is no list.
         self.control.rebuild = 1;
         self.control = self.state.settle()?;
-        collect(&self.state, &self.offsets, &self.control, out)
+        collect(&self.state, &self.offsets, &self.control, out)?;
+        let contacts = self.state.take_contacts(&mut self.control)?.into_iter();
+        out.outside.splice(0..0, contacts.map(|(_, outside)| outside));
+        Ok(())
     }
 }

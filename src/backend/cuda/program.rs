@@ -169,6 +169,8 @@ mod tests {
             split: false,
             langevin: false,
             conditional: false,
+            watch: false,
+            repulsion: false,
         };
         let name = |switches: &Switches| cache_name(13_000, "", &compile_options("sm_90", switches));
         let names = [
@@ -181,6 +183,8 @@ mod tests {
             name(&Switches { split: true, ..switches }),
             name(&Switches { langevin: true, ..switches }),
             name(&Switches { conditional: true, ..switches }),
+            name(&Switches { watch: true, ..switches }),
+            name(&Switches { repulsion: true, ..switches }),
             cache_name(12_000, "", &compile_options("sm_90", &switches)),
             cache_name(13_000, "", &compile_options("sm_80", &switches)),
             cache_name(13_000, &source(&switches), &compile_options("sm_90", &switches)),

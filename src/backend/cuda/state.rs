@@ -4,12 +4,13 @@ use super::device::Device;
 use super::graph::Handle;
 use super::kernels::{CLUSTER, Switches};
 use super::launch::{Kernel, Sink, launch};
-use super::layout::{Control, DeviceSample, ENTRY_BYTES, PAIR_BYTES, Parameters, status};
+use super::layout::{Contact, Control, DeviceSample, ENTRY_BYTES, ElementPair, PAIR_BYTES, Parameters, status};
 use super::memory::{Buffer, Staging};
 use super::network::Network;
 use super::program::Program;
 use super::weights::SLICE;
-use crate::backend::explosion;
+use crate::backend::guard::{self, Guard};
+use crate::backend::{Outside, explosion};
 use crate::error::{Error, Result};
 use crate::integrate::Integrator;
 use crate::model::Model;
@@ -52,6 +53,7 @@ enum Ends {
 pub(super) struct State {
     pub device: Arc<Device>,
     pub parameters: Parameters,
+    pub guard: Guard,
     network: Network,
     kernels: Kernels,
     /// Parts of a pair's gradients.
@@ -64,6 +66,10 @@ pub(super) struct State {
     reference: Buffer<f64>,
     strain: Buffer<f64>,
     energies: Buffer<f32>,
+    /// Of each atom where the model has one, else of none.
+    repulsion: Buffer<f64>,
+    _element_pairs: Buffer<ElementPair>,
+    contacts: Buffer<Contact>,
     pair_memory: PairMemory,
     /// Held for as long as the parameters point to them.
     _others: (Vec<Buffer<f64>>, Vec<Buffer<i32>>),
@@ -131,6 +137,15 @@ impl State {
             [wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?];
         let strain = wide(9 * atoms)?;
         let energies = Buffer::zeros(device, atoms)?;
+        let guard = Guard::new(model, atomic_numbers);
+        let repulsion = wide(if switches.repulsion { atoms } else { 0 })?;
+        let element_pairs: Vec<_> = guard.pairs().iter().map(ElementPair::from).collect();
+        let largest = |of: fn(&ElementPair) -> f64| element_pairs.iter().map(of).fold(0.0, f64::max);
+        // The distance that is compared with this one is rounded to float32.
+        let (watched, repelled) = (largest(|pair| pair.limit), largest(|pair| pair.outer) * (1.0 + 1e-6));
+        let element_pairs = Buffer::from(device, &element_pairs)?;
+        let contacts = Buffer::from(device, &vec![Contact::default(); element_pairs.len()])?;
+        let [lowest, highest] = guard.energies().unwrap_or([f64::NEG_INFINITY, f64::INFINITY]);
         let control = Buffer::from(device, &[Control::new()])?;
         let samples = Buffer::zeros(device, SAMPLES)?;
         let grid = model.filter_table().grid();
@@ -157,6 +172,14 @@ impl State {
             rows: integers[5].pointer(),
             inside: integers[6].pointer(),
             energies: energies.pointer(),
+            element_pairs: element_pairs.pointer(),
+            contacts: contacts.pointer(),
+            repulsion: repulsion.pointer(),
+            watched,
+            repelled,
+            lowest: lowest / model.energy_unit,
+            highest: highest / model.energy_unit,
+            elements: guard.elements() as i32,
             cutoff: model.cutoff(),
             range: model.cutoff() + skin,
             half_skin2: (0.5 * skin).powi(2),
@@ -187,6 +210,7 @@ impl State {
         let mut state = State {
             device: device.clone(),
             parameters,
+            guard,
             network,
             kernels,
             parts,
@@ -198,6 +222,9 @@ impl State {
             reference,
             strain,
             energies,
+            repulsion,
+            _element_pairs: element_pairs,
+            contacts,
             pair_memory,
             _others: (floats, integers),
             _program: program,
@@ -292,9 +319,32 @@ impl State {
         self.reference.download().map(|x| vectors(&x))
     }
 
-    /// Energies of atoms in the network's unit, without offsets.
-    pub fn energies(&self) -> Result<Vec<f32>> {
-        self.energies.download()
+    /// Energies of atoms in the network's unit, with the repulsion and without offsets.
+    pub fn energies(&self) -> Result<Vec<f64>> {
+        let mut energies: Vec<f64> = self.energies.download()?.into_iter().map(f64::from).collect();
+        if self.repulsion.len() > 0 {
+            energies.iter_mut().zip(self.repulsion.download()?).for_each(|(energy, repulsion)| *energy += repulsion);
+        }
+        Ok(energies)
+    }
+
+    /// The first two atoms of each pair of elements that were too close since this was last asked, with their step. The
+    /// device forgets them.
+    pub fn take_contacts(&self, control: &mut Control) -> Result<Vec<(u64, Outside)>> {
+        if control.close == 0 {
+            return Ok(Vec::new());
+        }
+        control.close = 0;
+        let contacts = self.contacts.download()?;
+        self.forget_contacts()?;
+        let outside = |contact: &Contact| {
+            contact.atoms().map(|atoms| (contact.step as u64, self.guard.distance(atoms, contact.distance)))
+        };
+        Ok(contacts.iter().filter_map(outside).collect())
+    }
+
+    fn forget_contacts(&self) -> Result<()> {
+        self.contacts.upload(&vec![Contact::default(); self.contacts.len()])
     }
 
     /// Σ r ⊗ ∂E/∂r of the last evaluation by atoms, nine numbers each, eV.
@@ -313,6 +363,8 @@ impl State {
     /// Makes the list where it is due, then energies, forces and sums, with as much room as it takes. The control block
     /// afterwards is returned: its status is good.
     pub fn settle(&mut self) -> Result<Control> {
+        // An evaluation that failed may have left some.
+        self.forget_contacts()?;
         loop {
             let mut sink = &*self.device;
             self.record_rebuild(&mut sink)?;
@@ -456,6 +508,15 @@ impl Kernels {
             collect_strain: kernel("collect_strain", warps, 128)?,
             observe: kernel("observe", 1, 1024)?,
         })
+    }
+}
+
+impl From<&guard::ElementPair> for ElementPair {
+    fn from(pair: &guard::ElementPair) -> Self {
+        let repulsion = pair.repulsion.map(|zbl| [zbl.inner, zbl.outer, zbl.strength, zbl.length]);
+        // No atoms are closer than 0.
+        let [inner, outer, strength, length] = repulsion.unwrap_or([0.0, 0.0, 0.0, 1.0]);
+        ElementPair { limit: pair.limit, inner, outer, strength, length }
     }
 }
 

@@ -51,13 +51,7 @@ pub(super) struct LayerWeights {
 
 impl Weights {
     /// Copies them to the device, `features` wide, for the network for few atoms or for many.
-    pub fn new(
-        device: &Arc<Device>,
-        model: &Model,
-        few: bool,
-        features: usize,
-        atomic_numbers: &[u8],
-    ) -> Result<Self> {
+    pub fn new(device: &Arc<Device>, model: &Model, few: bool, features: usize, atomic_numbers: &[u8]) -> Result<Self> {
         let mut elements = atomic_numbers.to_vec();
         elements.sort_unstable();
         elements.dedup();
@@ -93,7 +87,9 @@ impl Weights {
             readout: hidden
                 .iter()
                 .enumerate()
-                .map(|(n, dense)| Dense::new(device, dense, few, [1, 1], [if n == 0 { features } else { SLICE }, SLICE]))
+                .map(|(n, dense)| {
+                    Dense::new(device, dense, few, [1, 1], [if n == 0 { features } else { SLICE }, SLICE])
+                })
                 .collect::<Result<_>>()?,
             last_weight: Buffer::from(device, &last_weight)?,
             last_bias: last.bias[0] as f32,
@@ -118,7 +114,9 @@ impl LayerWeights {
     fn new(device: &Arc<Device>, layer: &model::Layer, few: bool, features: usize, table: Vec<f32>) -> Result<Self> {
         let wide = [features, features];
         let context = match &layer.context {
-            Some([a, b]) => Some([Dense::new(device, a, few, [1, 1], wide)?, Dense::new(device, b, few, [1, 3], wide)?]),
+            Some([a, b]) => {
+                Some([Dense::new(device, a, few, [1, 1], wide)?, Dense::new(device, b, few, [1, 3], wide)?])
+            }
             None => None,
         };
         let (channel_mix, update, mixing, epsilon) = match &layer.update {
@@ -137,7 +135,10 @@ impl LayerWeights {
             table: Buffer::from(device, &table)?,
             context,
             channel_mix,
-            update: [Dense::new(device, &update[0], few, [2, 1], wide)?, Dense::new(device, &update[1], few, [1, 3], wide)?],
+            update: [
+                Dense::new(device, &update[0], few, [2, 1], wide)?,
+                Dense::new(device, &update[1], few, [1, 3], wide)?,
+            ],
             mixing,
             epsilon,
         })

@@ -1,0 +1,87 @@
+// Below the distances that the network was trained on: who comes there first, and the repulsion that takes over.
+#pragma once
+#include "common.cuh"
+
+#if WATCH
+// A pair of atoms in a step as one number. The smallest of them is the first step's, there the lowest atom's, and of its
+// neighbours the lowest. Steps count from the last one of the launch, which takes a thousand at most.
+__device__ inline unsigned long long contact_step(const Control* control)
+{
+    return (unsigned long long)(control->step - control->target + (1 << 21)) & 0x3fffff;
+}
+
+// Remembers two atoms if they are too close. A value that is read too late is only too large.
+__device__ inline void note_contact(const Parameters& p, int i, int j, double d)
+{
+    int low = min(i, j), high = max(i, j);
+    int a = p.species[low], b = p.species[high];
+    int both = min(a, b) * p.elements + max(a, b);
+    if (!(d < p.element_pairs[both].limit)) return;
+    unsigned long long key = contact_step(p.control) << 42 | (unsigned long long)low << 21 | (unsigned long long)high;
+    if (key >= p.contacts[both].key) return;
+    atomicMin(&p.contacts[both].key, key);
+    p.control->close = 1;
+}
+
+// Completes what was remembered in this evaluation, which belongs to `step`. Every thread of one block must call it.
+__device__ inline void complete_contacts(const Parameters& p, long long step)
+{
+    unsigned long long now = contact_step(p.control);
+    for (int both = threadIdx.x; both < p.elements * p.elements; both += blockDim.x) {
+        Contact* contact = p.contacts + both;
+        if (contact->key == ~0ull || contact->key >> 42 != now) continue;
+        int low = (int)(contact->key >> 21) & 0x1fffff, high = (int)contact->key & 0x1fffff;
+        double shortest = p.cutoff;
+        for (unsigned e = p.rows[low]; e < p.rows[low + 1]; e++) {
+            Entry entry = p.entries[e];
+            if (entry.neighbor != high) continue;
+            double3 r = pair_vector(p, low, high, entry.x, entry.y, entry.z);
+            shortest = fmin(shortest, sqrt(norm2(r.x, r.y, r.z)));
+        }
+        contact->distance = shortest;
+        contact->step = step;
+    }
+}
+#endif
+
+#if REPULSION
+struct Repelled {
+    double energy; // eV
+    double slope;  // its derivative by the distance, eV/Å
+};
+
+// The universal potential of Ziegler, Biersack & Littmark, switched off between `inner` and `outer`: see
+// src/backend/zbl.rs. Not inlined: it is seldom needed, and would take registers from what always is.
+__device__ __noinline__ Repelled zbl(double d, double strength, double length, double inner, double outer)
+{
+    const double c[4] = {0.18175, 0.50986, 0.28022, 0.02817}, b[4] = {3.19980, 0.94229, 0.40290, 0.20162};
+    double screening = 0.0, slope = 0.0;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        double term = c[k] * exp(-b[k] * (d / length));
+        screening += term;
+        slope -= b[k] / length * term;
+    }
+    double energy = strength / d * screening, derivative = strength / d * (slope - screening / d);
+    if (d <= inner) return {energy, derivative};
+    double width = outer - inner, t = (outer - d) / width;
+    double on = t * t * t * (10.0 + t * (6.0 * t - 15.0)), fall = 30.0 * t * t * (1.0 - t) * (1.0 - t) / width;
+    return {energy * on, derivative * on - energy * fall};
+}
+
+// The repulsion between an atom and the neighbour in an entry of its row: its vector r, Å, the derivative of the energy by
+// r, eV/Å, and the energy, eV. False where there is none.
+__device__ inline bool repel(const Parameters& p, int atom, int e, double3& r, double3& gradient, double& energy)
+{
+    Entry entry = p.entries[e];
+    ElementPair both = p.element_pairs[p.species[atom] * p.elements + p.species[entry.neighbor]];
+    r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
+    double d = sqrt(norm2(r.x, r.y, r.z));
+    if (!(d < both.outer)) return false;
+    Repelled repelled = zbl(d, both.strength, both.length, both.inner, both.outer);
+    double along = repelled.slope / d;
+    gradient = make_double3(along * r.x, along * r.y, along * r.z);
+    energy = repelled.energy;
+    return true;
+}
+#endif
