@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from .config import read_config
+from .config import InputError, read_config
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,11 +38,19 @@ def main(arguments: list[str] | None = None) -> None:
     train = commands.add_parser("train", help="train the network on the labelled frames")
     train.add_argument("config")
     train.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    train.add_argument("--start", type=Path, help="checkpoint to begin from")
+    train.add_argument("--start", type=Path, help="checkpoint whose weights a new schedule begins from")
+    train.add_argument("--resume", type=Path, help="checkpoint to go on from, as if training had never stopped")
+    train.add_argument("--steps", type=int, help="of the schedule, instead of the configuration's")
     train.add_argument("--learning-rate", type=float, help="instead of the configuration's")
     train.add_argument("--device", default="cpu")
     train.add_argument("--compile", action="store_true", help="fuse the kernels of a step: slow to start, then fast")
-    train.add_argument("--time-limit", type=float, default=float("inf"), help="seconds; the schedule ends with it")
+    train.add_argument("--time-limit", type=float, help="seconds, of all sessions together: the schedule ends with it")
+    train.add_argument(
+        "--pause-after",
+        type=float,
+        default=float("inf"),
+        help="seconds, of this session: then stop and save, and leave the schedule as it is, for --resume",
+    )
 
     evaluate = commands.add_parser("evaluate", help="errors on the held-out trajectories, as a table")
     evaluate.add_argument("config")
@@ -99,7 +107,11 @@ def main(arguments: list[str] | None = None) -> None:
         "structures": _structures,
         "export": _export,
     }
-    steps[options.command](read_config(options.config), options)
+    try:
+        steps[options.command](read_config(options.config), options)
+    except (InputError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _import(options) -> None:
@@ -142,41 +154,43 @@ def _generate(config, options) -> None:
     if options.student is None:
         run_all(jobs(config)[: options.limit], options.processes, options.time_limit)
         return
+    from .checkpoint import load_student
     from .student import sample
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
     run_all(sample(config, model, checkpoint["offsets"], options.round), options.processes, options.time_limit)
 
 
 def _train(config, options) -> None:
-    from .train import train
+    from .train import Session, train
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    train(
-        config,
-        options.out,
+    session = Session(
         options.device,
-        options.time_limit,
         options.start,
+        options.resume,
+        options.steps,
         options.learning_rate,
+        options.time_limit,
+        options.pause_after,
         options.compile,
     )
+    train(config, options.out, session)
 
 
 def _evaluate(config, options) -> None:
+    from .checkpoint import load_student
     from .dataset import load
     from .evaluate import markdown, table
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
     print(markdown(table(model, checkpoint["offsets"], load(config.data, float("inf")), options.split)))
 
 
 def _stability(config, options) -> None:
+    from .checkpoint import load_student
     from .dataset import load
     from .stability import markdown, table
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
     rows = table(
@@ -186,8 +200,8 @@ def _stability(config, options) -> None:
 
 
 def _structures(config, options) -> None:
+    from .checkpoint import load_student
     from .stability import input_structures
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -196,8 +210,8 @@ def _structures(config, options) -> None:
 
 
 def _export(config, options) -> None:
+    from .checkpoint import load_student
     from .export import model_config, parity_structures, write_model, write_parity
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student)
     options.out.mkdir(parents=True, exist_ok=True)

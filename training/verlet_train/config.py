@@ -7,6 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 
+class InputError(ValueError):
+    """What a user wrote or gave cannot be used: one sentence that says where, what, and what to do."""
+
+
 @dataclass(frozen=True)
 class Trajectories:
     """Langevin dynamics of the teacher itself, from packed starts."""
@@ -188,20 +192,20 @@ class Config:
     clusters: list[Clusters]
 
     def structures(self) -> Path:
-        """The structures file. Raises ValueError where the configuration has no [molecules]."""
+        """The structures file. Raises InputError where the configuration has no [molecules]."""
         if self.molecules is None:
-            raise ValueError("the configuration has no [molecules]: say which `file` holds the structures")
+            raise InputError("the configuration has no [molecules]: say which `file` holds the structures")
         return Path(self.molecules.file)
 
 
 def _typed(kind, table: dict, where: str):
     known = {f.name for f in fields(kind)}
     if unknown := set(table) - known:
-        raise ValueError(f"[{where}]: unknown key {sorted(unknown)}; known are {sorted(known)}")
+        raise InputError(f"[{where}]: unknown key {sorted(unknown)}; known are {sorted(known)}")
     try:
         return kind(**table)
     except TypeError as error:
-        raise ValueError(f"[{where}]: {error}") from None
+        raise InputError(f"[{where}]: {error}") from None
 
 
 def read_config(path: str | Path) -> Config:
