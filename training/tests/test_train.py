@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from verlet_train.checkpoint import load_student
-from verlet_train.config import InputError, Training, read_config
+from verlet_train.config import Training, read_config
 from verlet_train.dataset import Frames, Trajectory, batches, load
 from verlet_train.evaluate import table
+from verlet_train.problem import InputError
 from verlet_train.structures import pack_box, pack_cluster
 from verlet_train.student import Student, sample
 from verlet_train.train import Session, Step, compiled, train
@@ -20,7 +21,6 @@ name = "tiny"
 title = "a test"
 seed = 1
 data = "data"
-method = "none"
 elements = [1, 8]
 [network]
 features = 16

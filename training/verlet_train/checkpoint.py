@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .config import Config, InputError, Training
+from .config import Config, Training
 from .dataset import Frames
 from .painn import PaiNN
+from .problem import InputError
 
 # What the command line may change, and what a resumed training therefore has from the state.
 CHANGEABLE = ("steps", "learning_rate")

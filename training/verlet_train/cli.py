@@ -7,14 +7,17 @@ import os
 import sys
 from pathlib import Path
 
-from .config import InputError, read_config
+from .config import read_config
+from .problem import InputError
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="verlet-train", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    molecules = commands.add_parser("molecules", help="enumerate molecules and write the structures file (needs RDKit)")
+    molecules = commands.add_parser(
+        "molecules", help="write the structures file, of enumerated molecules or given SMILES (needs RDKit)"
+    )
     molecules.add_argument("config")
     molecules.add_argument("--processes", type=int, default=os.cpu_count())
 
@@ -129,14 +132,20 @@ def _import(options) -> None:
 def _molecules(config, options) -> None:
     from .molecules.library import write_library
 
-    file = config.structures()
+    file, settings = config.structures(), config.molecules
+    if file.suffix != ".npz":
+        raise InputError(f"[molecules] file = {file.name!r} is used as it is: `molecules` makes only files NAME.npz")
     try:
         from .molecules.conformers import make_library
+        from .molecules.enumeration import enumerate_molecules, own_molecules
     except ModuleNotFoundError as error:
         print(f"error: {error}; install it with `pip install 'verlet-train[molecules]'`", file=sys.stderr)
         sys.exit(2)
-    settings = config.molecules
-    made = make_library(config.seed, settings.test_fraction, settings.conformers, options.processes)
+    if settings.smiles:
+        candidates = own_molecules(settings.smiles)
+    else:
+        candidates = enumerate_molecules(config.seed, settings.test_fraction, settings.reserve_fraction)
+    made = make_library(candidates, config.seed, settings.conformers, options.processes)
     write_library(file, made)
     print(f"{file}: {len(made)} molecules, {sum(len(m.conformers) for m in made)} conformers")
 
@@ -151,6 +160,7 @@ def _pack(config, options) -> None:
 def _generate(config, options) -> None:
     from .generate import jobs, run_all
 
+    config.teacher.make()  # what is wrong with it is said once, not by every process
     if options.student is None:
         run_all(jobs(config)[: options.limit], options.processes, options.time_limit)
         return

@@ -6,9 +6,8 @@ import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-
-class InputError(ValueError):
-    """What a user wrote or gave cannot be used: one sentence that says where, what, and what to do."""
+from .problem import InputError
+from .teacher import GFN2, Teacher
 
 
 @dataclass(frozen=True)
@@ -83,16 +82,21 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Molecules:
-    """The structures file that `verlet-train molecules` makes, and the entries below draw from."""
+    """The molecules that the entries below draw from.
+
+    In a file `.npz` that `verlet-train molecules` makes, or in any file that ASE reads (extended XYZ, SDF, PDB, …).
+    """
 
     file: str  # relative to the TOML file's folder
+    smiles: list[str] = field(default_factory=list)  # what `verlet-train molecules` makes, instead of its enumeration
     conformers: int = 4  # of a molecule, at most
-    test_fraction: float = 0.1  # of all molecules, by a hash of SMILES and seed
+    test_fraction: float = 0.1  # of the enumerated molecules, by a hash of SMILES and seed; of the others' trajectories
+    reserve_fraction: float = 0.0  # of the enumerated molecules, on top of them: for `verlet-train explore`
 
 
 @dataclass(frozen=True)
 class Thermal:
-    """Langevin dynamics of every molecule of the structures file alone: thermal frames."""
+    """Langevin dynamics of every molecule alone: thermal frames."""
 
     temperatures: list[int]  # K, taken in turn
     runs: int  # per molecule, each from a conformer of its own while there are any
@@ -176,7 +180,7 @@ class Config:
     title: str
     seed: int
     data: Path
-    method: str  # the teacher: a method of tblite
+    teacher: Teacher
     elements: list[int]
     network: Network
     training: Training
@@ -211,7 +215,10 @@ def _typed(kind, table: dict, where: str):
 def read_config(path: str | Path) -> Config:
     """Reads `path`; `data` and `molecules.file` in it are relative to the file's own folder."""
     path = Path(path)
-    table = tomllib.loads(path.read_text())
+    try:
+        table = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: {error}") from None
     lists = {
         "trajectories": Trajectories,
         "distortions": Distortions,
@@ -229,6 +236,8 @@ def read_config(path: str | Path) -> Config:
     if table["molecules"] is not None:
         file = (path.parent / table["molecules"].file).resolve()
         table["molecules"] = replace(table["molecules"], file=str(file))
+    teacher = _typed(Teacher, table["teacher"], "teacher") if "teacher" in table else GFN2
+    table["teacher"] = replace(teacher, folder=str(path.parent.resolve()))
     table["network"] = _typed(Network, table.get("network", {}), "network")
     table["training"] = _typed(Training, table.get("training", {}), "training")
     table["data"] = (path.parent / table["data"]).resolve()

@@ -14,9 +14,10 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .checkpoint import Progress, build_network, digest, load_student, resume, resumed_settings, save_checkpoint
-from .config import Config, InputError, Training
+from .config import Config, Training
 from .dataset import Batches, Frames, batches, epoch_order, fit_offsets, load
 from .painn import PaiNN, energy_and_forces
+from .problem import InputError
 
 CHECKPOINT_EVERY = 60.0  # s
 REPORT_EVERY = 20.0  # s
@@ -191,7 +192,8 @@ def _begin(config: Config, session: Session, trajectories):
         offsets = started["offsets"]
     else:
         torch.manual_seed(config.seed)
-        model, offsets = build_network(config).to(session.device), fit_offsets(trajectories, config.elements)
+        model = build_network(config).to(session.device)
+        offsets = fit_offsets(trajectories, config.elements, config.teacher.free_atoms())
     if session.steps is not None:
         t = replace(t, steps=session.steps)
     if session.learning_rate is not None:
