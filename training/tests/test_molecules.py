@@ -51,6 +51,35 @@ def test_no_graph_is_in_both_splits_and_every_class_is_tested(enumerated):
     assert 0.07 < len(graphs["test"]) / len(enumerated) < 0.13
 
 
+def test_the_reserve_comes_on_top(enumerated):
+    from verlet_train.molecules.enumeration import QUOTAS, enumerate_molecules
+
+    more = enumerate_molecules(SEED, TEST_FRACTION, 0.2)
+    assert more[: len(enumerated)] == enumerated  # names, places and splits of the others stay
+    reserved = more[len(enumerated) :]
+    assert {c.split for c in reserved} == {"reserve"} and {c.family for c in reserved} == set(QUOTAS)
+    assert not {c.smiles for c in reserved} & {c.smiles for c in enumerated}
+
+
+def test_the_bare_scaffolds_are_there(enumerated):
+    from verlet_train.molecules import fragments
+    from verlet_train.molecules.enumeration import canonical
+
+    bare = {canonical(s)[0] for s in [*fragments.ALIPHATIC, *fragments.AROMATIC, *fragments.HETEROAROMATIC]}
+    assert bare <= {c.smiles for c in enumerated}
+
+
+def test_own_smiles_are_in_no_split():
+    pytest.importorskip("rdkit")
+    from verlet_train.molecules.enumeration import own_molecules
+    from verlet_train.problem import InputError
+
+    assert [(c.smiles, c.atoms, c.split) for c in own_molecules(["CC(=O)O"])] == [("CC(=O)O", 8, "")]
+    for bad in ["C(", "C.C", ""]:
+        with pytest.raises(InputError, match="not the SMILES of one molecule"):
+            own_molecules([bad])
+
+
 def test_another_process_enumerates_the_same(enumerated):
     """Sets of text are ordered by a hash that changes from process to process: it must not reach the result."""
     program = (

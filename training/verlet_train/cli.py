@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     train.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     train.add_argument("--start", type=Path, help="checkpoint whose weights a new schedule begins from")
     train.add_argument("--resume", type=Path, help="checkpoint to go on from, as if training had never stopped")
+    train.add_argument("--seed", type=int, help="of weights and shuffling, instead of the configuration's")
     train.add_argument("--steps", type=int, help="of the schedule, instead of the configuration's")
     train.add_argument("--learning-rate", type=float, help="instead of the configuration's")
     train.add_argument("--device", default="cpu")
@@ -80,6 +81,19 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("--student", type=Path, required=True, help="checkpoint")
     export.add_argument("--out", type=Path, required=True, help="folder")
 
+    explore = commands.add_parser(
+        "explore", help="label frames of the engine's dynamics, of molecules in reserve, where two students disagree"
+    )
+    explore.add_argument("config")
+    explore.add_argument("--students", type=Path, nargs=2, required=True, help="model files; dynamics with the first")
+    explore.add_argument("--engine", type=Path, required=True, help="the program verlet")
+    explore.add_argument("--round", type=int, default=1, help="each takes other molecules")
+    explore.add_argument("--processes", type=int, default=os.cpu_count(), help="of the engine, and of the teacher")
+    explore.add_argument(
+        "--device", default="cpu", help="for the students' forces; the engine uses a GPU if it finds one"
+    )
+    explore.add_argument("--time-limit", type=float, help="stop after so many seconds")
+
     import_ = commands.add_parser(
         "import",
         help="turn another program's network into a model file of verlet",
@@ -109,6 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
         "stability": _stability,
         "structures": _structures,
         "export": _export,
+        "explore": _explore,
     }
     try:
         steps[options.command](read_config(options.config), options)
@@ -179,6 +194,7 @@ def _train(config, options) -> None:
         options.device,
         options.start,
         options.resume,
+        options.seed,
         options.steps,
         options.learning_rate,
         options.time_limit,
@@ -217,6 +233,16 @@ def _structures(config, options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for path in input_structures(model, checkpoint["offsets"], options.out, config.seed, options.only):
         print(path, flush=True)
+
+
+def _explore(config, options) -> None:
+    from .explore import Explorer
+    from .generate import run_all
+
+    config.teacher.make()
+    explorer = Explorer(config, options.engine, options.students, options.round, options.device)
+    run_all(explorer.jobs(options.processes), options.processes, options.time_limit)
+    print(explorer.summary())
 
 
 def _export(config, options) -> None:

@@ -145,6 +145,17 @@ class Clusters:
 
 
 @dataclass(frozen=True)
+class Explore:
+    """Dynamics by the engine under a student, of molecules in reserve: see explore.py. Its steps are 0.5 fs."""
+
+    molecules: int = 200  # in a round, each once; other ones in the next, while there are any
+    temperatures: list[int] = field(default_factory=lambda: [300, 450, 600, 800])  # K, taken in turn
+    steps: int = 4000
+    every: int = 40  # steps between the frames of which some are chosen
+    frames: int = 8  # chosen per molecule
+
+
+@dataclass(frozen=True)
 class Network:
     features: int = 128
     interactions: int = 3
@@ -194,6 +205,7 @@ class Config:
     strained: list[Strained]
     pairs: list[Pairs]
     clusters: list[Clusters]
+    explore: Explore | None
 
     def structures(self) -> Path:
         """The structures file. Raises InputError where the configuration has no [molecules]."""
@@ -238,6 +250,7 @@ def read_config(path: str | Path) -> Config:
         table["molecules"] = replace(table["molecules"], file=str(file))
     teacher = _typed(Teacher, table["teacher"], "teacher") if "teacher" in table else GFN2
     table["teacher"] = replace(teacher, folder=str(path.parent.resolve()))
+    table["explore"] = _typed(Explore, table["explore"], "explore") if "explore" in table else None
     table["network"] = _typed(Network, table.get("network", {}), "network")
     table["training"] = _typed(Training, table.get("training", {}), "training")
     table["data"] = (path.parent / table["data"]).resolve()

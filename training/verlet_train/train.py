@@ -174,6 +174,7 @@ class Session:
     device: str = "cpu"
     start: Path | None = None  # a checkpoint to begin a new schedule from, with its averaged weights and offsets
     resume: Path | None = None  # a checkpoint to go on from, exactly
+    seed: int | None = None  # of weights and shuffling
     steps: int | None = None
     learning_rate: float | None = None
     time_limit: float | None = None  # s, of all sessions together: the schedule ends with it
@@ -191,7 +192,7 @@ def _begin(config: Config, session: Session, trajectories):
         model, started = load_student(config, session.start, session.device)
         offsets = started["offsets"]
     else:
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed if session.seed is None else session.seed)
         model = build_network(config).to(session.device)
         offsets = fit_offsets(trajectories, config.elements, config.teacher.free_atoms())
     if session.steps is not None:
@@ -219,7 +220,7 @@ def train(config: Config, output: Path, session: Session) -> None:
         f"energies beyond them: {float(frames.energies[:-1].std()):.2f} eV spread; read in {time.time() - began:.0f} s",
         flush=True,
     )
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(config.seed if session.seed is None else session.seed)
 
     def epoch():
         """The generator's state from which an epoch is drawn, and the epoch."""

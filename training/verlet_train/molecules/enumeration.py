@@ -24,7 +24,7 @@ HETERO = {"N", "O", "S", "F", "Cl"}
 NITRO = Chem.MolFromSmarts("[N+](=O)[O-]")
 # Atoms over which the chance of a molecule to be chosen falls by e: small molecules say most for a label's cost.
 DECAY = 8.0
-SMALL = 7  # atoms: molecules up to this size are always chosen
+SMALL = 7  # atoms: molecules up to this size are always chosen, and the bare scaffolds
 
 # How many molecules of each class: the classes that have more are thinned by size and hash.
 QUOTAS = {
@@ -228,8 +228,10 @@ def enumerate_molecules(seed: int, test_fraction: float, reserve_fraction: float
             if (made := canonical(raw)) is not None and made[0] not in known:
                 known[made[0]] = (family or family_of(made[0]), made[1])
 
+    scaffolds = {made[0] for raw in [*f.ALIPHATIC, *f.AROMATIC, *f.HETEROAROMATIC] if (made := canonical(raw))}
+
     def turn(smiles: str) -> float:  # an exponential race, with weights: who comes first is drawn first
-        if known[smiles][1] <= SMALL:
+        if known[smiles][1] <= SMALL or smiles in scaffolds:
             return -1.0
         return -math.log1p(-fraction(smiles, seed, "choice")) * math.exp(known[smiles][1] / DECAY)
 
