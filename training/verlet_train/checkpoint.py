@@ -1,6 +1,7 @@
 """Checkpoints: the averaged weights that a student is, and the state with which training goes on as if never stopped.
 
-A file (`torch.save`) holds weights, offsets (eV by element), shortest (Å by pair of elements), step, and `state`:
+A file (`torch.save`) holds weights, offsets (eV by element), shortest (Å by pair of elements), energy_per_atom (eV, lowest
+and highest of the frames, without offsets), step, and `state`:
 
 - weights, moments: of every parameter as the optimizer holds them; the averages are in `weights` above
 - step, epoch, row: steps done, epochs done, batches done of the present epoch
@@ -67,7 +68,14 @@ def save_checkpoint(path: Path, step, frames: Frames, offsets, training: Trainin
         "labels": labels,
     }
     weights |= {name: mean.cpu().clone() for name, mean in zip(names, step.average, strict=True)}
-    whole = {"weights": weights, "offsets": offsets, "shortest": frames.shortest, "step": progress.step, "state": state}
+    whole = {
+        "weights": weights,
+        "offsets": offsets,
+        "shortest": frames.shortest,
+        "energy_per_atom": frames.energy_per_atom(),
+        "step": progress.step,
+        "state": state,
+    }
     temporary = path.with_suffix(".tmp")
     torch.save(whole, temporary)
     os.replace(temporary, path)

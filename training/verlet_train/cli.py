@@ -252,7 +252,7 @@ def _export(config, options) -> None:
     model, checkpoint = load_student(config, options.student)
     options.out.mkdir(parents=True, exist_ok=True)
     provenance = f"verlet-train, {config.title}, seed {config.seed}, {checkpoint['step']} steps in its last stage"
-    description = model_config(config, checkpoint["offsets"], checkpoint["shortest"], provenance)
+    description = model_config(config, checkpoint, provenance)
     file = f"{config.name}.safetensors"
     write_model(options.out / file, model, description)
     parity = options.out / f"{config.name}.parity.json"

@@ -186,6 +186,24 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Repulsion:
+    """Asks the engine for a short-range repulsion, where two atoms are nearer than the training ever saw them.
+
+    For each pair of elements it is whole below `onset` times the shortest trained distance, and nothing beyond that
+    distance, so that it changes no energy of the training's own frames.
+    """
+
+    kind: str = "zbl"  # Ziegler, Biersack and Littmark's screened repulsion of nuclei
+    onset: float = 0.8
+
+    def __post_init__(self):
+        if self.kind != "zbl":
+            raise InputError(f"[repulsion] kind = {self.kind!r} is unknown: the engine has 'zbl'")
+        if not 0 < self.onset < 1:
+            raise InputError(f"[repulsion] onset = {self.onset} is not between 0 and 1")
+
+
+@dataclass(frozen=True)
 class Config:
     name: str
     title: str
@@ -206,6 +224,7 @@ class Config:
     pairs: list[Pairs]
     clusters: list[Clusters]
     explore: Explore | None
+    repulsion: Repulsion | None
 
     def structures(self) -> Path:
         """The structures file. Raises InputError where the configuration has no [molecules]."""
@@ -251,6 +270,7 @@ def read_config(path: str | Path) -> Config:
     teacher = _typed(Teacher, table["teacher"], "teacher") if "teacher" in table else GFN2
     table["teacher"] = replace(teacher, folder=str(path.parent.resolve()))
     table["explore"] = _typed(Explore, table["explore"], "explore") if "explore" in table else None
+    table["repulsion"] = _typed(Repulsion, table["repulsion"], "repulsion") if "repulsion" in table else None
     table["network"] = _typed(Network, table.get("network", {}), "network")
     table["training"] = _typed(Training, table.get("training", {}), "training")
     table["data"] = (path.parent / table["data"]).resolve()

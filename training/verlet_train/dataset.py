@@ -128,6 +128,11 @@ class Frames:
         self.shifts = tensor(shifts, [[cutoff + 1, 0, 0]], torch.float32)
         self.device = device
 
+    def energy_per_atom(self) -> tuple[float, float]:
+        """Lowest and highest energy of a frame (eV per atom, without the offsets)."""
+        each = self.energies[:-1].cpu().numpy() / self.frame_atoms
+        return float(each.min()), float(each.max())
+
     def _note_shortest(self, a, b, distance):
         for low in np.unique(a):
             for high in np.unique(b):
