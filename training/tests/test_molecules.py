@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from verlet_train.molecules.library import Molecule, read_library, write_library
+from verlet_train.molecules.library import Molecule, read_library, write_library, write_structures
 
 SEED, TEST_FRACTION = 20261123, 0.1
 
@@ -154,6 +154,8 @@ def test_structures_file_round_trip(tmp_path):
         Molecule("Cl", "halogens", "test", np.array([17, 1]), np.array([[0, 1]]), rng.normal(size=(1, 2, 3))),
     ]
     write_library(tmp_path / "structures.npz", written)
+    write_structures(tmp_path / "structures.xyz", written)
+    assert [len(m.conformers) for m in read_library(tmp_path / "structures.xyz")] == [2, 1]
     for before, after in zip(written, read_library(tmp_path / "structures.npz"), strict=True):
         assert (before.smiles, before.family, before.split) == (after.smiles, after.family, after.split)
         np.testing.assert_array_equal(before.numbers, after.numbers)

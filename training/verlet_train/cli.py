@@ -145,7 +145,7 @@ def _import(options) -> None:
 
 
 def _molecules(config, options) -> None:
-    from .molecules.library import write_library
+    from .molecules.library import write_library, write_structures
 
     file, settings = config.structures(), config.molecules
     if file.suffix != ".npz":
@@ -162,6 +162,8 @@ def _molecules(config, options) -> None:
         candidates = enumerate_molecules(config.seed, settings.test_fraction, settings.reserve_fraction)
     made = make_library(candidates, config.seed, settings.conformers, options.processes)
     write_library(file, made)
+    if settings.smiles:
+        print(write_structures(file.with_suffix(".xyz"), made))
     print(f"{file}: {len(made)} molecules, {sum(len(m.conformers) for m in made)} conformers")
 
 

@@ -25,7 +25,10 @@ def model_config(config: Config, checkpoint: dict, provenance: str) -> dict:
         f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(d, 4)
         for (a, b), d in sorted(checkpoint["shortest"].items())
     }
-    low, high = checkpoint["energy_per_atom"]
+    domain = {"shortest_distance": shortest}  # Å, of the frames that were fitted
+    if "energy_per_atom" in checkpoint:  # as in all but the oldest: eV without the offsets
+        low, high = checkpoint["energy_per_atom"]
+        domain["energy_per_atom"] = [math.floor(1e4 * low) / 1e4, math.ceil(1e4 * high) / 1e4]
     r = config.repulsion
     repulsion = {} if r is None else {"repulsion": {"kind": r.kind, "onset": r.onset}}
     return {
@@ -46,11 +49,7 @@ def model_config(config: Config, checkpoint: dict, provenance: str) -> dict:
         "elements": config.elements,
         "provenance": provenance,
         **repulsion,
-        # Of the frames that were fitted: Å; eV per atom without the offsets.
-        "domain": {
-            "shortest_distance": shortest,
-            "energy_per_atom": [math.floor(1e4 * low) / 1e4, math.ceil(1e4 * high) / 1e4],
-        },
+        "domain": domain,
     }
 
 

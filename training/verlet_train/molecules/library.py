@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.io import write
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ def write_library(path: Path, molecules: list[Molecule]) -> None:
             positions=np.concatenate([m.conformers.reshape(-1, 3) for m in molecules]).astype(np.float32),
         )
     os.replace(temporary, path)
+
+
+def write_structures(path: Path, molecules: list[Molecule]) -> Path:
+    """Every conformer as a frame of an extended XYZ file, to look at and to begin runs from."""
+    frames = [Atoms(m.numbers, x, info={"name": m.smiles}) for m in molecules for x in m.conformers]
+    write(path, frames, format="extxyz")
+    return path
 
 
 def read_library(path: Path) -> list[Molecule]:
