@@ -10,11 +10,12 @@ from ase.io import write
 from verlet_train.cli import main
 from verlet_train.config import read_config
 from verlet_train.dataset import load
-from verlet_train.explore import chosen, physical, runs_of
+from verlet_train.explore import physical, runs_of
 from verlet_train.export import model_config, write_model
 from verlet_train.molecules.library import read_library, write_library
 from verlet_train.painn import PaiNN
 from verlet_train.problem import InputError
+from verlet_train.selection import chosen
 
 CONFIG = """
 name = "tiny"

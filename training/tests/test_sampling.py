@@ -130,6 +130,27 @@ def test_dynamics_of_equal_masses_samples_the_temperature():
     np.testing.assert_allclose(labels.forces, -Springs.stiffness * x, rtol=1e-6)
 
 
+def test_diverse_frames_lie_further_apart_and_are_labelled():
+    """Also: the run itself is the same, so the frames are some of its steps."""
+    kept = {}
+    for diverse, every, frames in [(False, 1, 60), (False, 6, 10), (True, 6, 10)]:
+        atoms = Atoms("C3", positions=[[0, 0, 0], [1.5, 0, 0], [0, 1.5, 0]], calculator=Springs())
+        labels = Labels(atoms)
+        _dynamics(labels, atoms.positions, 300.0, 600.0, 5, frames, every, np.random.default_rng(3), diverse)
+        kept[diverse, every] = np.array(labels.positions)
+        np.testing.assert_allclose(labels.forces, -Springs.stiffness * kept[diverse, every], rtol=1e-5)
+
+    def nearest(x):
+        upper = np.triu_indices(3, 1)
+        shape = 1 / np.linalg.norm(x[:, upper[0]] - x[:, upper[1]], axis=-1)
+        apart = np.linalg.norm(shape[:, None] - shape[None], axis=-1)
+        return (apart + np.diag(np.full(len(x), np.inf))).min()
+
+    assert len(kept[True, 6]) == 10
+    assert {x.tobytes() for x in kept[True, 6]} <= {x.tobytes() for x in kept[False, 1]}
+    assert nearest(kept[True, 6]) > 1.5 * nearest(kept[False, 6])
+
+
 def test_absurd_frames_are_refused_and_counted():
     class Failing(Springs):
         def calculate(self, *given, **named):

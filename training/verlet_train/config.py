@@ -103,6 +103,8 @@ class Thermal:
     frames: int  # kept per run
     every: int = 3  # steps between kept frames
     settle: int = 15  # steps before the first
+    # Keep the frames most unlike each other of all the run's steps, which are labelled in any case; not in the test.
+    diverse: bool = False
 
 
 @dataclass(frozen=True)

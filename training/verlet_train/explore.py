@@ -27,6 +27,7 @@ from .model_file import read_model_file
 from .molecules.library import Molecule
 from .problem import InputError
 from .sampling import molecules_of, on_grid
+from .selection import chosen
 from .student import Student
 
 JUMP = 3.0  # k_B T per atom: two frames whose potential energies differ by more are no neighbours in thermal motion
@@ -147,26 +148,6 @@ def forces_of(student: Student, positions: np.ndarray) -> np.ndarray:
     """[K, N, 3] (eV/Å)"""
     parts = np.array_split(positions, max(1, positions.shape[0] * positions.shape[1] // AT_ONCE))
     return np.concatenate([student(torch.as_tensor(x, device=student.device))[1].cpu().numpy() for x in parts])
-
-
-def chosen(positions: np.ndarray, disagreement: np.ndarray, count: int, always: list[int]) -> list[int]:
-    """`count` of the frames: those in `always`, then each time the one of largest disagreement times distance.
-
-    The distance is that to the nearest chosen frame, between the vectors of all inverse distances of atoms: so frames
-    disagree much and are unlike each other. The first is the one of largest disagreement.
-    """
-    upper = np.triu_indices(positions.shape[1], 1)
-    apart = np.linalg.norm(positions[:, upper[0]] - positions[:, upper[1]], axis=-1)
-    shape = 1 / np.maximum(apart, 0.1)
-    taken = list(always)
-    if not taken and len(positions):
-        taken = [int(disagreement.argmax())]
-    while len(taken) < min(count, len(positions)):
-        distance = np.min([np.linalg.norm(shape - shape[k], axis=1) for k in taken], axis=0)
-        score = disagreement * distance
-        score[taken] = -1.0
-        taken.append(int(score.argmax()))
-    return sorted(taken[:count])
 
 
 class Explorer:

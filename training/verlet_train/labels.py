@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from .selection import chosen
 from .teacher import Teacher, TeacherFailed, ask
 
 LARGEST_FORCE = 100.0  # eV/Å: beyond it the teacher's answer, if it is one, teaches nothing that dynamics can reach
@@ -75,6 +76,12 @@ class Labels:
             self.keep(positions, *ask(self.atoms))
         except TeacherFailed as error:
             self.refuse(error)
+
+    def thin(self, count: int):
+        """Leaves the `count` frames most unlike each other."""
+        best = chosen(np.array(self.positions, float), np.ones(len(self.positions)), count) if self.positions else []
+        for kept in (self.positions, self.energies, self.forces):
+            kept[:] = [kept[k] for k in best]
 
     def save(self, job: Job):
         """Writes the file under a temporary name and renames it: a file that exists is whole."""

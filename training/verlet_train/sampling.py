@@ -137,8 +137,12 @@ def _conformer(m: Molecule, rng) -> np.ndarray:
     return m.conformers[rng.integers(len(m.conformers))]
 
 
-def _dynamics(labels: Labels, x, temperature: float, start: float, settle: int, frames: int, every: int, rng):
+def _dynamics(
+    labels: Labels, x, temperature: float, start: float, settle: int, frames: int, every: int, rng, diverse=False
+):
     """Keeps `frames` frames of Langevin dynamics from `x`, velocities drawn at `start` (K); returns the last x.
+
+    They are each `every`-th, or, if `diverse`, those most unlike each other of all steps.
 
     A frame for which the teacher fails ends the run; what was kept stays.
     """
@@ -158,10 +162,12 @@ def _dynamics(labels: Labels, x, temperature: float, start: float, settle: int, 
         for step in range(1, settle + frames * every + 1):
             x, v, f = baoab_step(x, v, f, force, masses, TIMESTEP, temperature, FRICTION, normal)
             x = on_grid(x)
-            if step > settle and (step - settle) % every == 0:
+            if step > settle and (diverse or (step - settle) % every == 0):
                 labels.keep(x, *ask(atoms))
     except TeacherFailed as error:
         labels.refuse(error)
+    if diverse:
+        labels.thin(frames)
     return x
 
 
@@ -170,7 +176,8 @@ def _thermal(job: Job, rng, calculator) -> Labels:
     labels = Labels(Atoms(m.numbers, cell=m.cell, pbc=m.cell is not None, calculator=calculator))
     x = m.conformers[job.index % len(m.conformers)]
     # From a minimum, half of the kinetic energy turns into potential energy within a vibration or two.
-    _dynamics(labels, x, job.temperature, 2 * job.temperature, entry.settle, entry.frames, entry.every, rng)
+    diverse = entry.diverse and job.split == "train"
+    _dynamics(labels, x, job.temperature, 2 * job.temperature, entry.settle, entry.frames, entry.every, rng, diverse)
     return labels
 
 
