@@ -8,19 +8,19 @@ import torch
 from safetensors import safe_open
 
 from verlet_train.config import read_config
-from verlet_train.dataset import Frames, Trajectory, batches, epoch_order, fit_offsets, load
+from verlet_train.dataset import Frames, Trajectory, batches, epoch_order, fit_offsets, load, offset_of
 from verlet_train.dynamics import ACCELERATION, baoab_step
 from verlet_train.export import model_config, write_model
 from verlet_train.neighbors import pair_list
 from verlet_train.painn import PaiNN, energy_and_forces
 from verlet_train.structures import BOX_SQUEEZE, clearance, pack_box, pack_cluster
+from verlet_train.teacher import GFN2
 
 CONFIG = """
 name = "tiny"
 title = "a test"
 seed = 1
 data = "data"
-method = "GFN2-xTB"
 elements = [1, 8]
 """
 
@@ -75,7 +75,7 @@ def trajectories() -> list[Trajectory]:
 def test_padded_batches_give_each_frame_its_own_energy_and_forces(small_network):
     model = small_network.float()
     sets = trajectories()
-    offsets = fit_offsets(sets, [1, 8])
+    offsets = fit_offsets(sets, [1, 8], GFN2.free_atoms())
     frames = Frames(sets, offsets, model.cutoff)
     queue = batches(frames, np.random.default_rng(0).permutation(len(frames)), 5, 40, 4000)
     seen = []
@@ -110,8 +110,11 @@ def test_an_epoch_repeats_boxes_and_nothing_else():
 
 def test_offsets_leave_small_energies():
     sets = trajectories()
-    frames = Frames(sets, fit_offsets(sets, [1, 8]), 4.0)
+    offsets = fit_offsets(sets, [1, 8], GFN2.free_atoms())
+    frames = Frames(sets, offsets, 4.0)
     assert frames.energies.abs().max() < 5.0  # of energies of hundreds
+    each = [(t.energies - offset_of(t.numbers, offsets)) / len(t.numbers) for t in sets]
+    np.testing.assert_allclose(frames.energy_per_atom(), (np.min(each), np.max(each)), atol=1e-6)
 
 
 def test_packings_keep_clear():
@@ -154,7 +157,7 @@ def _molecule_of(atoms):
 
 def test_verlet_keeps_the_energy_of_a_spring():
     x, v, m = np.array([[1.0, 0, 0]]), np.zeros((1, 3)), np.array([[1.0]])
-    force = lambda x: -5.0 * x  # noqa: E731
+    force = lambda x: -5.0 * x
     f, energies = force(x), []
     for _ in range(2000):
         x, v, f = baoab_step(x, v, f, force, m, 0.1, 0.0, 0.0, None)
@@ -167,16 +170,33 @@ def test_export_round_trip(tmp_path):
     config = read_config(tmp_path / "tiny.toml")
     model = PaiNN()
     path = tmp_path / "tiny.safetensors"
-    write_model(path, model, model_config(config, {1: -1.5, 8: -2.5}, {(1, 8): 0.81234}, "a test"))
+    checkpoint = {
+        "offsets": {1: -1.5, 8: -2.5},
+        "shortest": {(1, 8): 0.81234},
+        "energy_per_atom": (-0.12345, 0.67891),
+    }
+    write_model(path, model, model_config(config, checkpoint, "a test"))
     with safe_open(path, "pt") as file:
         again = PaiNN()
-        again.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+        again.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         described = json.loads(file.metadata()["config"])
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
     assert described["energy_offset"] == {"per_element": {"H": -1.5, "O": -2.5}}
-    assert described["domain"]["shortest_distance"] == {"H-O": 0.8123}
+    assert described["domain"] == {"shortest_distance": {"H-O": 0.8123}, "energy_per_atom": [-0.1235, 0.679]}
+    assert "repulsion" not in described
     assert not again.representation.embedding.weight[0].any()
+
+
+def test_a_repulsion_is_asked_for(tmp_path):
+    (tmp_path / "tiny.toml").write_text(CONFIG + "[repulsion]\nonset = 0.7\n")
+    checkpoint = {"offsets": {1: 0.0, 8: 0.0}, "shortest": {}, "energy_per_atom": (0.0, 0.0)}
+    described = model_config(read_config(tmp_path / "tiny.toml"), checkpoint, "a test")
+    assert described["repulsion"] == {"kind": "zbl", "onset": 0.7}
+    for bad in ('kind = "buckingham"', "onset = 1.0"):
+        (tmp_path / "tiny.toml").write_text(CONFIG + f"[repulsion]\n{bad}\n")
+        with pytest.raises(ValueError, match="repulsion"):
+            read_config(tmp_path / "tiny.toml")
 
 
 def test_unknown_keys_are_named(tmp_path):
@@ -196,7 +216,7 @@ def test_labels_survive_and_load(tmp_path):
     config = read_config(tmp_path / "tiny.toml")
     config.data.mkdir()
     (job,) = jobs(config)
-    assert run_job(job)[1:] == (2, 0)
+    assert run_job(job) == (2, 0, "")
     (first,) = load(config.data, 50.0)
     job.path.unlink()
     run_all(iter([job]), 1)

@@ -25,7 +25,7 @@ STUDENT = Choices.read(None, None, "H,C,N,O,F,S,Cl")
 
 def tensors_of(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def config_of(path: Path) -> dict:

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from ase.io import read
 
-from verlet_train.molecules.library import Molecule, read_library, write_library
+from verlet_train.molecules.library import Molecule, read_library, write_library, write_structures
 
 SEED, TEST_FRACTION = 20261123, 0.1
 
@@ -49,6 +50,35 @@ def test_no_graph_is_in_both_splits_and_every_class_is_tested(enumerated):
     assert len(graphs["train"]) + len(graphs["test"]) == len(enumerated)
     assert {c.family for c in enumerated if c.split == "test"} == set(QUOTAS)
     assert 0.07 < len(graphs["test"]) / len(enumerated) < 0.13
+
+
+def test_the_reserve_comes_on_top(enumerated):
+    from verlet_train.molecules.enumeration import QUOTAS, enumerate_molecules
+
+    more = enumerate_molecules(SEED, TEST_FRACTION, 0.2)
+    assert more[: len(enumerated)] == enumerated  # names, places and splits of the others stay
+    reserved = more[len(enumerated) :]
+    assert {c.split for c in reserved} == {"reserve"} and {c.family for c in reserved} == set(QUOTAS)
+    assert not {c.smiles for c in reserved} & {c.smiles for c in enumerated}
+
+
+def test_the_bare_scaffolds_are_there(enumerated):
+    from verlet_train.molecules import fragments
+    from verlet_train.molecules.enumeration import canonical
+
+    bare = {canonical(s)[0] for s in [*fragments.ALIPHATIC, *fragments.AROMATIC, *fragments.HETEROAROMATIC]}
+    assert bare <= {c.smiles for c in enumerated}
+
+
+def test_own_smiles_are_in_no_split():
+    pytest.importorskip("rdkit")
+    from verlet_train.molecules.enumeration import own_molecules
+    from verlet_train.problem import InputError
+
+    assert [(c.smiles, c.atoms, c.split) for c in own_molecules(["CC(=O)O"])] == [("CC(=O)O", 8, "")]
+    for bad in ["C(", "C.C", ""]:
+        with pytest.raises(InputError, match="not the SMILES of one molecule"):
+            own_molecules([bad])
 
 
 def test_another_process_enumerates_the_same(enumerated):
@@ -125,6 +155,8 @@ def test_structures_file_round_trip(tmp_path):
         Molecule("Cl", "halogens", "test", np.array([17, 1]), np.array([[0, 1]]), rng.normal(size=(1, 2, 3))),
     ]
     write_library(tmp_path / "structures.npz", written)
+    write_structures(tmp_path / "structures.xyz", written)
+    assert [a.info["name"] for a in read(tmp_path / "structures.xyz", index=":")] == ["O", "O", "Cl"]
     for before, after in zip(written, read_library(tmp_path / "structures.npz"), strict=True):
         assert (before.smiles, before.family, before.split) == (after.smiles, after.family, after.split)
         np.testing.assert_array_equal(before.numbers, after.numbers)

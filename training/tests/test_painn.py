@@ -24,7 +24,7 @@ def test_agrees_with_schnetpack():
         pytest.skip("the reference weights and answers (../shared beside the repository) are not here")
     model = PaiNN()
     with safe_open(weights, "pt") as file:
-        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     model.double().requires_grad_(False)
     reference = json.loads(answers.read_text())
     to_ev = reference["units"]["kcal_per_mol_in_ev"]

@@ -9,17 +9,17 @@ from ase.calculators.calculator import CalculationFailed, Calculator, all_change
 from verlet_train.config import read_config
 from verlet_train.dynamics import BOLTZMANN
 from verlet_train.generate import jobs, run_job
-from verlet_train.labels import Labels, teacher
+from verlet_train.labels import Labels
 from verlet_train.molecules.library import Molecule, write_library
 from verlet_train.placing import hydrogen_bonded, radii, slide, stacked, unit
 from verlet_train.sampling import GRID, _dynamics, stretched
+from verlet_train.teacher import GFN2
 
 CONFIG = """
 name = "tiny"
 title = "a test"
 seed = 5
 data = "labels"
-method = "GFN2-xTB"
 elements = [1, 6, 8]
 [molecules]
 file = "structures.npz"
@@ -130,6 +130,27 @@ def test_dynamics_of_equal_masses_samples_the_temperature():
     np.testing.assert_allclose(labels.forces, -Springs.stiffness * x, rtol=1e-6)
 
 
+def test_diverse_frames_lie_further_apart_and_are_labelled():
+    """Also: the run itself is the same, so the frames are some of its steps."""
+    kept = {}
+    for diverse, every, frames in [(False, 1, 60), (False, 6, 10), (True, 6, 10)]:
+        atoms = Atoms("C3", positions=[[0, 0, 0], [1.5, 0, 0], [0, 1.5, 0]], calculator=Springs())
+        labels = Labels(atoms)
+        _dynamics(labels, atoms.positions, 300.0, 600.0, 5, frames, every, np.random.default_rng(3), diverse)
+        kept[diverse, every] = np.array(labels.positions)
+        np.testing.assert_allclose(labels.forces, -Springs.stiffness * kept[diverse, every], rtol=1e-5)
+
+    def nearest(x):
+        upper = np.triu_indices(3, 1)
+        shape = 1 / np.linalg.norm(x[:, upper[0]] - x[:, upper[1]], axis=-1)
+        apart = np.linalg.norm(shape[:, None] - shape[None], axis=-1)
+        return (apart + np.diag(np.full(len(x), np.inf))).min()
+
+    assert len(kept[True, 6]) == 10
+    assert {x.tobytes() for x in kept[True, 6]} <= {x.tobytes() for x in kept[False, 1]}
+    assert nearest(kept[True, 6]) > 1.5 * nearest(kept[False, 6])
+
+
 def test_absurd_frames_are_refused_and_counted():
     class Failing(Springs):
         def calculate(self, *given, **named):
@@ -141,10 +162,12 @@ def test_absurd_frames_are_refused_and_counted():
     labels.keep(np.zeros((1, 3)), np.nan, np.zeros((1, 3)))
     labels.keep(np.zeros((1, 3)), 0.0, np.full((1, 3), np.nan))
     assert (len(labels.energies), labels.refused) == (1, 3)
+    assert labels.reason == "a force beyond 100.0 eV/Å, or no number"
     failing = Labels(Atoms("H", calculator=Failing()))
     failing.label(np.zeros((1, 3)))
     _dynamics(failing, np.zeros((1, 3)), 300.0, 300.0, 1, 1, 1, np.random.default_rng(0))
     assert (len(failing.energies), failing.refused) == (0, 2)
+    assert failing.reason == "CalculationFailed: no convergence"
 
 
 ENTRIES = """
@@ -197,7 +220,7 @@ def test_every_kind_of_job_labels_what_it_stores(folder):
     for job in jobs(configured(folder, ENTRIES)):
         made.setdefault(type(job.entry).__name__ + job.family[:5], job)
     for job in made.values():
-        _, kept, refused = run_job(job)
+        kept, refused, _ = run_job(job)
         assert kept + refused == job.entry.frames
         with np.load(job.path) as file:
             data = {key: file[key] for key in file.files}
@@ -207,7 +230,7 @@ def test_every_kind_of_job_labels_what_it_stores(folder):
             np.testing.assert_array_equal(file["positions"], data["positions"])
         for x, energy, forces in zip(data["positions"], data["energies"], data["forces"]):
             np.testing.assert_array_equal(x, np.round(x / GRID) * GRID)
-            atoms = Atoms(data["numbers"], x, calculator=teacher("GFN2-xTB"))
+            atoms = Atoms(data["numbers"], x, calculator=GFN2.make())
             assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-4)
             np.testing.assert_allclose(atoms.get_forces(), forces, atol=5e-3)
 

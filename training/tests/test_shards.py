@@ -8,6 +8,7 @@ from verlet_train.config import Boxes
 from verlet_train.dataset import load
 from verlet_train.labels import Job, Labels
 from verlet_train.shards import GRID, pack
+from verlet_train.teacher import GFN2
 
 
 def write(folder, name, frames=3, atoms=5, cell=None, grid=True, family=""):
@@ -17,7 +18,7 @@ def write(folder, name, frames=3, atoms=5, cell=None, grid=True, family=""):
         x = rng.normal(0, 5, (atoms, 3))
         labels.keep(np.round(x / GRID) * GRID if grid else x, -100 * rng.random(), rng.normal(0, 1.5, (atoms, 3)))
     entry = Boxes(name, {}, [], 1, frames)
-    labels.save(Job(entry, 300, 0, 1, "", folder / f"{name}.npz", family=family))
+    labels.save(Job(entry, 300, 0, 1, GFN2, folder / f"{name}.npz", family=family))
 
 
 def test_a_shard_is_read_as_the_files_were(tmp_path):

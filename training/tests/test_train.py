@@ -1,24 +1,26 @@
 """Training end to end, on labels that another small network made."""
 
+import itertools
 import re
 
 import numpy as np
 import pytest
 import torch
 
+from verlet_train.checkpoint import load_student
 from verlet_train.config import Training, read_config
 from verlet_train.dataset import Frames, Trajectory, batches, load
 from verlet_train.evaluate import table
+from verlet_train.problem import InputError
 from verlet_train.structures import pack_box, pack_cluster
 from verlet_train.student import Student, sample
-from verlet_train.train import Step, compiled, load_student, train
+from verlet_train.train import Session, Step, compiled, train
 
 CONFIG = """
 name = "tiny"
 title = "a test"
 seed = 1
 data = "data"
-method = "none"
 elements = [1, 8]
 [network]
 features = 16
@@ -37,10 +39,11 @@ learning_rate = 3e-3
 """
 
 
-def test_training_learns_and_its_checkpoint_goes_on(tmp_path, small_network, capsys):
+@pytest.fixture
+def labelled(tmp_path, small_network):
+    """A configuration, with labels that another network made."""
     (tmp_path / "tiny.toml").write_text(CONFIG)
     (tmp_path / "data").mkdir()
-    config = read_config(tmp_path / "tiny.toml")
     rng = np.random.default_rng(0)
     atoms = pack_cluster({"water": 2}, rng)
     for split in ("train", "test"):
@@ -58,18 +61,69 @@ def test_training_learns_and_its_checkpoint_goes_on(tmp_path, small_network, cap
             split=split,
             temperature=0,
         )
+    return read_config(tmp_path / "tiny.toml")
+
+
+def test_training_learns_and_its_checkpoint_goes_on(tmp_path, labelled, capsys):
     checkpoint = tmp_path / "a.pt"
     errors = []
     for start in (None, checkpoint):
-        train(config, checkpoint, "cpu", float("inf"), start)
-        model, saved = load_student(config, checkpoint)
-        (row,) = table(model, saved["offsets"], load(config.data, 20.0))
+        train(labelled, checkpoint, Session(start=start))
+        model, saved = load_student(labelled, checkpoint)
+        (row,) = table(model, saved["offsets"], load(labelled.data, 20.0))
         errors.append(row["force_mae"])
     spread = 1e3 * np.abs(np.load(tmp_path / "data" / "test.npz")["forces"]).mean()
     assert errors[0] < 0.6 * spread
     assert errors[1] < errors[0]
-    assert saved["step"] == config.training.steps
+    assert saved["step"] == labelled.training.steps
     assert re.search(r"40 frames, 240 atoms", capsys.readouterr().out)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Every look at the clock takes a second; training looks once a step."""
+    ticks = itertools.count()
+    monkeypatch.setattr("verlet_train.train.time.time", lambda: float(next(ticks)))
+
+
+def test_training_in_sessions_is_training_in_one_go(tmp_path, labelled, clock, capsys):
+    """To the last bit: weights, averages, moments; paused twice, at the end of an epoch (of five steps) and within one."""
+    train(labelled, tmp_path / "whole.pt", Session(learning_rate=2e-3))
+    parts = tmp_path / "parts.pt"
+    train(labelled, parts, Session(learning_rate=2e-3, pause_after=52.5))
+    for paused, pause_after in [(50, 46.5), (94, float("inf"))]:
+        assert f"paused at step {paused} of 150: go on with --resume {parts}" in capsys.readouterr().out
+        train(labelled, parts, Session(resume=parts, pause_after=pause_after))
+    whole, parts = (torch.load(p, weights_only=True) for p in (tmp_path / "whole.pt", parts))
+    assert whole["step"] == parts["step"] == 150
+    for name, weights in whole["weights"].items():
+        assert torch.equal(weights, parts["weights"][name])
+    for ours, theirs in zip(whole["state"]["moments"], parts["state"]["moments"], strict=True):
+        assert ours[0] == theirs[0] == 150
+        assert torch.equal(ours[1], theirs[1]) and torch.equal(ours[2], theirs[2])
+
+
+def test_a_time_limit_counts_all_sessions(tmp_path, labelled, clock, capsys):
+    train(labelled, tmp_path / "a.pt", Session(time_limit=100.0, pause_after=40.0))
+    train(labelled, tmp_path / "a.pt", Session(resume=tmp_path / "a.pt"))
+    assert 92 <= torch.load(tmp_path / "a.pt", weights_only=True)["step"] <= 100
+    assert "paused" in capsys.readouterr().out
+
+
+def test_what_would_change_a_resumed_training_is_refused(tmp_path, labelled, clock):
+    a = tmp_path / "a.pt"
+    train(labelled, a, Session(pause_after=5.0))
+    with pytest.raises(InputError, match="give one of them"):
+        train(labelled, a, Session(resume=a, start=a))
+    (tmp_path / "tiny.toml").write_text(CONFIG.replace("batch_frames = 8", "batch_frames = 7"))
+    with pytest.raises(InputError, match=r"batch_frames \(then 8, now 7\).*--start"):
+        train(read_config(tmp_path / "tiny.toml"), a, Session(resume=a))
+    (tmp_path / "tiny.toml").write_text(CONFIG.replace("features = 16", "features = 8"))
+    with pytest.raises(InputError, match="network is not that"):
+        train(read_config(tmp_path / "tiny.toml"), a, Session(resume=a))
+    (tmp_path / "data" / "more.npz").write_bytes((tmp_path / "data" / "train.npz").read_bytes())
+    with pytest.raises(InputError, match="labels are not those.*--start"):
+        train(labelled, a, Session(resume=a))
 
 
 def test_a_compiled_step_has_the_same_gradients(small_network):

@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 from .config import read_config
+from .problem import InputError
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="verlet-train", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    molecules = commands.add_parser("molecules", help="enumerate molecules and write the structures file (needs RDKit)")
+    molecules = commands.add_parser(
+        "molecules", help="write the structures file, of enumerated molecules or given SMILES (needs RDKit)"
+    )
     molecules.add_argument("config")
     molecules.add_argument("--processes", type=int, default=os.cpu_count())
 
@@ -38,11 +41,20 @@ def main(arguments: list[str] | None = None) -> None:
     train = commands.add_parser("train", help="train the network on the labelled frames")
     train.add_argument("config")
     train.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    train.add_argument("--start", type=Path, help="checkpoint to begin from")
+    train.add_argument("--start", type=Path, help="checkpoint whose weights a new schedule begins from")
+    train.add_argument("--resume", type=Path, help="checkpoint to go on from, as if training had never stopped")
+    train.add_argument("--seed", type=int, help="of weights and shuffling, instead of the configuration's")
+    train.add_argument("--steps", type=int, help="of the schedule, instead of the configuration's")
     train.add_argument("--learning-rate", type=float, help="instead of the configuration's")
     train.add_argument("--device", default="cpu")
     train.add_argument("--compile", action="store_true", help="fuse the kernels of a step: slow to start, then fast")
-    train.add_argument("--time-limit", type=float, default=float("inf"), help="seconds; the schedule ends with it")
+    train.add_argument("--time-limit", type=float, help="seconds, of all sessions together: the schedule ends with it")
+    train.add_argument(
+        "--pause-after",
+        type=float,
+        default=float("inf"),
+        help="seconds, of this session: then stop and save, and leave the schedule as it is, for --resume",
+    )
 
     evaluate = commands.add_parser("evaluate", help="errors on the held-out trajectories, as a table")
     evaluate.add_argument("config")
@@ -68,6 +80,19 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("config")
     export.add_argument("--student", type=Path, required=True, help="checkpoint")
     export.add_argument("--out", type=Path, required=True, help="folder")
+
+    explore = commands.add_parser(
+        "explore", help="label frames of the engine's dynamics, of molecules in reserve, where two students disagree"
+    )
+    explore.add_argument("config")
+    explore.add_argument("--students", type=Path, nargs=2, required=True, help="model files; dynamics with the first")
+    explore.add_argument("--engine", type=Path, required=True, help="the program verlet")
+    explore.add_argument("--round", type=int, default=1, help="each takes other molecules")
+    explore.add_argument("--processes", type=int, default=os.cpu_count(), help="of the engine, and of the teacher")
+    explore.add_argument(
+        "--device", default="cpu", help="for the students' forces; the engine uses a GPU if it finds one"
+    )
+    explore.add_argument("--time-limit", type=float, help="stop after so many seconds")
 
     import_ = commands.add_parser(
         "import",
@@ -98,8 +123,13 @@ def main(arguments: list[str] | None = None) -> None:
         "stability": _stability,
         "structures": _structures,
         "export": _export,
+        "explore": _explore,
     }
-    steps[options.command](read_config(options.config), options)
+    try:
+        steps[options.command](read_config(options.config), options)
+    except (InputError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _import(options) -> None:
@@ -115,17 +145,25 @@ def _import(options) -> None:
 
 
 def _molecules(config, options) -> None:
-    from .molecules.library import write_library
+    from .molecules.library import write_library, write_structures
 
-    file = config.structures()
+    file, settings = config.structures(), config.molecules
+    if file.suffix != ".npz":
+        raise InputError(f"[molecules] file = {file.name!r} is used as it is: `molecules` makes only files NAME.npz")
     try:
         from .molecules.conformers import make_library
+        from .molecules.enumeration import enumerate_molecules, own_molecules
     except ModuleNotFoundError as error:
         print(f"error: {error}; install it with `pip install 'verlet-train[molecules]'`", file=sys.stderr)
         sys.exit(2)
-    settings = config.molecules
-    made = make_library(config.seed, settings.test_fraction, settings.conformers, options.processes)
+    if settings.smiles:
+        candidates = own_molecules(settings.smiles)
+    else:
+        candidates = enumerate_molecules(config.seed, settings.test_fraction, settings.reserve_fraction)
+    made = make_library(candidates, config.seed, settings.conformers, options.processes)
     write_library(file, made)
+    if settings.smiles:
+        print(write_structures(file.with_suffix(".xyz"), made))
     print(f"{file}: {len(made)} molecules, {sum(len(m.conformers) for m in made)} conformers")
 
 
@@ -139,44 +177,48 @@ def _pack(config, options) -> None:
 def _generate(config, options) -> None:
     from .generate import jobs, run_all
 
+    config.teacher.make()  # what is wrong with it is said once, not by every process
     if options.student is None:
         run_all(jobs(config)[: options.limit], options.processes, options.time_limit)
         return
+    from .checkpoint import load_student
     from .student import sample
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
     run_all(sample(config, model, checkpoint["offsets"], options.round), options.processes, options.time_limit)
 
 
 def _train(config, options) -> None:
-    from .train import train
+    from .train import Session, train
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    train(
-        config,
-        options.out,
+    session = Session(
         options.device,
-        options.time_limit,
         options.start,
+        options.resume,
+        options.seed,
+        options.steps,
         options.learning_rate,
+        options.time_limit,
+        options.pause_after,
         options.compile,
     )
+    train(config, options.out, session)
 
 
 def _evaluate(config, options) -> None:
+    from .checkpoint import load_student
     from .dataset import load
     from .evaluate import markdown, table
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
     print(markdown(table(model, checkpoint["offsets"], load(config.data, float("inf")), options.split)))
 
 
 def _stability(config, options) -> None:
+    from .checkpoint import load_student
     from .dataset import load
     from .stability import markdown, table
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
     rows = table(
@@ -186,8 +228,8 @@ def _stability(config, options) -> None:
 
 
 def _structures(config, options) -> None:
+    from .checkpoint import load_student
     from .stability import input_structures
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student, options.device)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -195,14 +237,24 @@ def _structures(config, options) -> None:
         print(path, flush=True)
 
 
+def _explore(config, options) -> None:
+    from .explore import Explorer
+    from .generate import run_all
+
+    config.teacher.make()
+    explorer = Explorer(config, options.engine, options.students, options.round, options.device)
+    run_all(explorer.jobs(options.processes), options.processes, options.time_limit)
+    print(explorer.summary())
+
+
 def _export(config, options) -> None:
+    from .checkpoint import load_student
     from .export import model_config, parity_structures, write_model, write_parity
-    from .train import load_student
 
     model, checkpoint = load_student(config, options.student)
     options.out.mkdir(parents=True, exist_ok=True)
     provenance = f"verlet-train, {config.title}, seed {config.seed}, {checkpoint['step']} steps in its last stage"
-    description = model_config(config, checkpoint["offsets"], checkpoint["shortest"], provenance)
+    description = model_config(config, checkpoint, provenance)
     file = f"{config.name}.safetensors"
     write_model(options.out / file, model, description)
     parity = options.out / f"{config.name}.parity.json"

@@ -6,6 +6,9 @@ import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from .problem import InputError
+from .teacher import GFN2, Teacher
+
 
 @dataclass(frozen=True)
 class Trajectories:
@@ -79,22 +82,29 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Molecules:
-    """The structures file that `verlet-train molecules` makes, and the entries below draw from."""
+    """The molecules that the entries below draw from.
+
+    In a file `.npz` that `verlet-train molecules` makes, or in any file that ASE reads (extended XYZ, SDF, PDB, …).
+    """
 
     file: str  # relative to the TOML file's folder
+    smiles: list[str] = field(default_factory=list)  # what `verlet-train molecules` makes, instead of its enumeration
     conformers: int = 4  # of a molecule, at most
-    test_fraction: float = 0.1  # of all molecules, by a hash of SMILES and seed
+    test_fraction: float = 0.1  # of the enumerated molecules, by a hash of SMILES and seed; of the others' trajectories
+    reserve_fraction: float = 0.0  # of the enumerated molecules, on top of them: for `verlet-train explore`
 
 
 @dataclass(frozen=True)
 class Thermal:
-    """Langevin dynamics of every molecule of the structures file alone: thermal frames."""
+    """Langevin dynamics of every molecule alone: thermal frames."""
 
     temperatures: list[int]  # K, taken in turn
     runs: int  # per molecule, each from a conformer of its own while there are any
     frames: int  # kept per run
     every: int = 3  # steps between kept frames
     settle: int = 15  # steps before the first
+    # Keep the frames most unlike each other of all the run's steps, which are labelled in any case; not in the test.
+    diverse: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,17 @@ class Clusters:
 
 
 @dataclass(frozen=True)
+class Explore:
+    """Dynamics by the engine under a student, of molecules in reserve: see explore.py. Its steps are 0.5 fs."""
+
+    molecules: int = 200  # in a round, each once; other ones in the next, while there are any
+    temperatures: list[int] = field(default_factory=lambda: [300, 450, 600, 800])  # K, taken in turn
+    steps: int = 4000
+    every: int = 40  # steps between the frames of which some are chosen
+    frames: int = 8  # chosen per molecule
+
+
+@dataclass(frozen=True)
 class Network:
     features: int = 128
     interactions: int = 3
@@ -167,12 +188,30 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Repulsion:
+    """Asks the engine for a short-range repulsion, where two atoms are nearer than the training ever saw them.
+
+    For each pair of elements it is whole below `onset` times the shortest trained distance, and nothing beyond that
+    distance, so that it changes no energy of the training's own frames.
+    """
+
+    kind: str = "zbl"  # Ziegler, Biersack and Littmark's screened repulsion of nuclei
+    onset: float = 0.8
+
+    def __post_init__(self):
+        if self.kind != "zbl":
+            raise InputError(f"[repulsion] kind = {self.kind!r} is unknown: the engine has 'zbl'")
+        if not 0 < self.onset < 1:
+            raise InputError(f"[repulsion] onset = {self.onset} is not between 0 and 1")
+
+
+@dataclass(frozen=True)
 class Config:
     name: str
     title: str
     seed: int
     data: Path
-    method: str  # the teacher: a method of tblite
+    teacher: Teacher
     elements: list[int]
     network: Network
     training: Training
@@ -186,28 +225,33 @@ class Config:
     strained: list[Strained]
     pairs: list[Pairs]
     clusters: list[Clusters]
+    explore: Explore | None
+    repulsion: Repulsion | None
 
     def structures(self) -> Path:
-        """The structures file. Raises ValueError where the configuration has no [molecules]."""
+        """The structures file. Raises InputError where the configuration has no [molecules]."""
         if self.molecules is None:
-            raise ValueError("the configuration has no [molecules]: say which `file` holds the structures")
+            raise InputError("the configuration has no [molecules]: say which `file` holds the structures")
         return Path(self.molecules.file)
 
 
 def _typed(kind, table: dict, where: str):
     known = {f.name for f in fields(kind)}
     if unknown := set(table) - known:
-        raise ValueError(f"[{where}]: unknown key {sorted(unknown)}; known are {sorted(known)}")
+        raise InputError(f"[{where}]: unknown key {sorted(unknown)}; known are {sorted(known)}")
     try:
         return kind(**table)
     except TypeError as error:
-        raise ValueError(f"[{where}]: {error}") from None
+        raise InputError(f"[{where}]: {error}") from None
 
 
 def read_config(path: str | Path) -> Config:
     """Reads `path`; `data` and `molecules.file` in it are relative to the file's own folder."""
     path = Path(path)
-    table = tomllib.loads(path.read_text())
+    try:
+        table = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: {error}") from None
     lists = {
         "trajectories": Trajectories,
         "distortions": Distortions,
@@ -225,6 +269,10 @@ def read_config(path: str | Path) -> Config:
     if table["molecules"] is not None:
         file = (path.parent / table["molecules"].file).resolve()
         table["molecules"] = replace(table["molecules"], file=str(file))
+    teacher = _typed(Teacher, table["teacher"], "teacher") if "teacher" in table else GFN2
+    table["teacher"] = replace(teacher, folder=str(path.parent.resolve()))
+    table["explore"] = _typed(Explore, table["explore"], "explore") if "explore" in table else None
+    table["repulsion"] = _typed(Repulsion, table["repulsion"], "repulsion") if "repulsion" in table else None
     table["network"] = _typed(Network, table.get("network", {}), "network")
     table["training"] = _typed(Training, table.get("training", {}), "training")
     table["data"] = (path.parent / table["data"]).resolve()

@@ -15,10 +15,6 @@ import torch
 from .neighbors import pair_list
 from .shards import shard_entries
 
-# GFN2-xTB energies of free atoms in their ground states (eV): where the composition of the data leaves an element's share open (water and
-# ethanol fix two combinations of three), the offset stays as near to these as it can.
-FREE_ATOM = {1: -10.71, 6: -48.80, 7: -70.91, 8: -102.52, 9: -125.70, 16: -85.62, 17: -121.98}
-
 
 @dataclass
 class Trajectory:
@@ -71,13 +67,17 @@ def load(folder: Path, largest_force: float) -> list[Trajectory]:
     return found
 
 
-def fit_offsets(trajectories: list[Trajectory], elements: list[int]) -> dict[int, float]:
-    """Energy of each element (eV): least squares on the mean energy of every composition, nearest to FREE_ATOM."""
+def fit_offsets(trajectories: list[Trajectory], elements: list[int], near: dict[int, float]) -> dict[int, float]:
+    """Energy of each element (eV): least squares on the median energy of every trajectory.
+
+    Where the compositions leave an element's share open (water and ethanol fix two combinations of three), the offset
+    stays as near to that in `near`, or to zero, as it can.
+    """
     rows, energies = [], []
     for t in trajectories:
         rows.append([(t.numbers == z).sum() / len(t.numbers) for z in elements])
         energies.append(np.median(t.energies) / len(t.numbers))
-    free = np.array([FREE_ATOM[z] for z in elements])
+    free = np.array([near.get(z, 0.0) for z in elements])
     matrix = np.array(rows, float)
     correction = np.linalg.pinv(matrix, rcond=1e-3) @ (np.array(energies) - matrix @ free)
     return {z: float(e) for z, e in zip(elements, free + correction)}
@@ -127,6 +127,11 @@ class Frames:
         self.energies = tensor(energies, [0.0], torch.float32)
         self.shifts = tensor(shifts, [[cutoff + 1, 0, 0]], torch.float32)
         self.device = device
+
+    def energy_per_atom(self) -> tuple[float, float]:
+        """Lowest and highest energy of a frame (eV per atom, without the offsets)."""
+        each = self.energies[:-1].cpu().numpy() / self.frame_atoms
+        return float(each.min()), float(each.max())
 
     def _note_shortest(self, a, b, distance):
         for low in np.unique(a):

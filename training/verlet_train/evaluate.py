@@ -47,8 +47,10 @@ def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory
 
 def markdown(rows: list[dict]) -> str:
     lines = [
-        "| family | T (K) | trajectories | frames | force MAE (meV/Å) | force RMSE (meV/Å) "
-        "| energy MAE (meV/atom) | energy bias (meV/atom) |",
+        (
+            "| family | T (K) | trajectories | frames | force MAE (meV/Å) | force RMSE (meV/Å) "
+            "| energy MAE (meV/atom) | energy bias (meV/atom) |"
+        ),
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:

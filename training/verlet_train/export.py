@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import atomic_names, chemical_symbols
 
 from .config import Config
 from .dataset import load, offset_of
@@ -17,9 +18,19 @@ from .neighbors import pair_list
 from .painn import PaiNN, energy_and_forces
 
 
-def model_config(config: Config, offsets: dict[int, float], shortest: dict, provenance: str) -> dict:
-    """What the model file says of itself (its `config` metadata)."""
+def model_config(config: Config, checkpoint: dict, provenance: str) -> dict:
+    """What the model file says of itself (its `config` metadata); see checkpoint.py for the checkpoint."""
     n = config.network
+    shortest = {
+        f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(d, 4)
+        for (a, b), d in sorted(checkpoint["shortest"].items())
+    }
+    domain = {"shortest_distance": shortest}  # Å, of the frames that were fitted
+    if "energy_per_atom" in checkpoint:  # as in all but the oldest: eV without the offsets
+        low, high = checkpoint["energy_per_atom"]
+        domain["energy_per_atom"] = [math.floor(1e4 * low) / 1e4, math.ceil(1e4 * high) / 1e4]
+    r = config.repulsion
+    repulsion = {} if r is None else {"repulsion": {"kind": r.kind, "onset": r.onset}}
     return {
         "format": "verlet-model/1",
         "architecture": "painn",
@@ -34,14 +45,11 @@ def model_config(config: Config, offsets: dict[int, float], shortest: dict, prov
         "norm_epsilon": n.norm_epsilon,
         "readout_layers": [n.features, n.readout, 1],
         "units": {"energy": "eV", "length": "angstrom"},
-        "energy_offset": {"per_element": {chemical_symbols[z]: e for z, e in sorted(offsets.items())}},
+        "energy_offset": {"per_element": {chemical_symbols[z]: e for z, e in sorted(checkpoint["offsets"].items())}},
         "elements": config.elements,
         "provenance": provenance,
-        "domain": {
-            "shortest_distance": {
-                f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(d, 4) for (a, b), d in sorted(shortest.items())
-            }
-        },
+        **repulsion,
+        "domain": domain,
     }
 
 
@@ -79,19 +87,20 @@ def parity_case(name: str, model: PaiNN, offsets: dict[int, float], atoms: Atoms
 
 
 def parity_structures(config: Config) -> dict[str, Atoms]:
-    """One held-out frame of each kind, a sheared box, and a lone atom."""
+    """One held-out frame of each family, a sheared box of water, and a lone atom."""
     found: dict[str, Atoms] = {}
     for t in load(config.data, float("inf")):
-        if t.split == "test" and t.system not in found:
+        if t.split == "test" and t.family not in found:
             atoms = Atoms(t.numbers, np.round(t.positions[0].astype(float), 6))
             if t.cell is not None:
                 atoms.set_cell(np.round(t.cell, 6))
                 atoms.pbc = True
-            found[t.system] = atoms
+            found[t.family] = atoms
     found = dict(sorted(found.items(), key=lambda item: (item[1].pbc.any(), len(item[1]))))
     if box := found.get("water16-periodic"):
         found["water16-triclinic"] = sheared(box)
-    found["lone-oxygen"] = Atoms("O", positions=[[0.3, -0.2, 0.1]])
+    lone = 8 if 8 in config.elements else config.elements[-1]
+    found[f"lone-{atomic_names[lone].lower()}"] = Atoms([lone], positions=[[0.3, -0.2, 0.1]])
     return found
 
 

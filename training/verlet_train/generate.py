@@ -16,9 +16,11 @@ from ase.optimize import FIRE
 
 from .config import Boxes, Config, Contacts, Distortions, Trajectories
 from .dynamics import baoab_step, thermal_velocities
-from .labels import Job, Labels, teacher
+from .labels import Job, Labels
+from .problem import InputError
 from .sampling import SAMPLERS, library_jobs
 from .structures import cluster_radius, molecule, pack_box, pack_cluster
+from .teacher import TeacherFailed, ask
 
 TIMESTEP = 0.5  # fs: an O–H stretch has a period of 9 fs
 FRICTION = 0.02  # 1/fs
@@ -34,39 +36,55 @@ def jobs(config: Config) -> list[Job]:
         for temperature in getattr(entry, "temperatures", [0]):
             for index in range(entry.runs):
                 name = f"{entry.split}-{entry.system}-{kind}-{temperature}K-{index:03d}.npz"
-                found.append(Job(entry, temperature, index, config.seed, config.method, config.data / name))
+                found.append(Job(entry, temperature, index, config.seed, config.teacher, config.data / name))
     found += library_jobs(config)
     order = np.random.default_rng(config.seed).permutation(len(found))
     return [found[k] for k in order]
 
 
-def run_job(job: Job) -> tuple[Job, int, int]:
-    """Runs one job; returns it with the numbers of frames kept and refused. Imports the teacher in the worker process."""
+def run_job(job: Job) -> tuple[int, int, str]:
+    """Runs one job; returns how many frames were kept and refused, and why the last one was.
+
+    Imports the teacher in the worker process. A job without a frame leaves no file, so that it is tried again.
+    """
     rng = job.rng()
-    calculator = teacher(job.method)
-    if job.given is not None:
-        atoms = job.given.copy()
-        atoms.calc = calculator
-        labels = Labels(atoms)
-        for positions in job.given_positions:
-            labels.label(positions)
-    else:
-        kinds = {Trajectories: _trajectory, Distortions: _distortions, Contacts: _contacts, Boxes: _boxes, **SAMPLERS}
-        labels = kinds[type(job.entry)](job, rng, calculator)
-    labels.save(job)
-    return job, len(labels.energies), labels.refused
+    calculator = job.teacher.make()
+    try:
+        if job.given is not None:
+            atoms = job.given.copy()
+            atoms.calc = calculator
+            labels = Labels(atoms)
+            for positions in job.given_positions:
+                labels.label(positions)
+        else:
+            kinds = {
+                Trajectories: _trajectory,
+                Distortions: _distortions,
+                Contacts: _contacts,
+                Boxes: _boxes,
+                **SAMPLERS,
+            }
+            labels = kinds[type(job.entry)](job, rng, calculator)
+    except TeacherFailed as error:
+        return 0, 1, str(error)
+    if labels.energies:
+        labels.save(job)
+    return len(labels.energies), labels.refused, labels.reason
 
 
 def _relaxed(atoms: Atoms, calculator, steps: int) -> Atoms:
+    """Relaxed, as far as the teacher has answers."""
     atoms.calc = calculator
-    FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=0.05, steps=steps)
+    try:
+        ask(atoms)
+        FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=0.05, steps=steps)
+    except Exception as error:  # noqa: BLE001 the optimizer lets through whatever the calculator raises
+        raise TeacherFailed(str(error)) from None
     return atoms
 
 
 def _trajectory(job: Job, rng, calculator) -> Labels:
     """Langevin dynamics of a packed cluster in a soft sphere that keeps hot clusters together."""
-    from ase.calculators.calculator import CalculationFailed
-
     entry = job.entry
     atoms = _relaxed(pack_cluster(entry.molecules, rng, entry.density), calculator, steps=25)
     labels = Labels(atoms)
@@ -77,7 +95,7 @@ def _trajectory(job: Job, rng, calculator) -> Labels:
         atoms.positions = x
         distance = np.linalg.norm(x, axis=1, keepdims=True)
         pull = -WALL_STIFFNESS * np.maximum(distance - wall, 0) * x / np.maximum(distance, 1e-9)
-        return atoms.get_forces() + pull
+        return ask(atoms)[1] + pull
 
     def normal():
         return rng.normal(size=x.shape)
@@ -91,9 +109,9 @@ def _trajectory(job: Job, rng, calculator) -> Labels:
             x, v, f = baoab_step(x, v, f, force, masses, TIMESTEP, job.temperature, FRICTION, normal)
             kept = step - round(entry.equilibration_fs / TIMESTEP)
             if kept > 0 and kept % every == 0:
-                labels.keep(x, atoms.get_potential_energy(), atoms.get_forces())
-    except (CalculationFailed, RuntimeError):
-        pass  # a failed self-consistent field ends this trajectory; what was kept stays
+                labels.keep(x, *ask(atoms))
+    except TeacherFailed as error:
+        labels.refuse(error)  # ends this trajectory; what was kept stays
     return labels
 
 
@@ -150,20 +168,25 @@ def run_all(wanted: Iterable[Job], processes: int, time_limit: float | None = No
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
     missing = (job for job in wanted if not job.path.exists())
-    count, frames, refused, reported, began = 0, 0, 0, 0.0, time.time()
+    count, frames, refused, reason, reported, began = 0, 0, 0, "", 0.0, time.time()
+
+    def line() -> str:
+        why = f" (the last one: {reason})" if refused else ""
+        return f"{count} jobs, {frames} frames, {refused} refused{why}, {time.time() - began:.0f} s"
+
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for count, (_, kept, left_out) in enumerate(pool.imap_unordered(run_job, missing), 1):
+        for count, (kept, left_out, why) in enumerate(pool.imap_unordered(run_job, missing), 1):
             frames += kept
             refused += left_out
+            reason = why or reason
             elapsed = time.time() - began
             if elapsed > reported + REPORT_EVERY:
-                print(f"{count} jobs, {frames} frames, {refused} refused, {elapsed:.0f} s", flush=True)
+                print(line(), flush=True)
                 reported = elapsed
             if time_limit is not None and elapsed > time_limit:
-                print(f"time limit reached after {count} jobs, {frames} frames, {refused} refused", flush=True)
+                print(f"time limit reached: {line()}", flush=True)
                 pool.terminate()
                 return
-    print(
-        f"{count} jobs, {frames} frames, {refused} refused, {time.time() - began:.0f} s; the others were done before",
-        flush=True,
-    )
+    print(f"{line()}; the others were done before", flush=True)
+    if refused and not frames:
+        raise InputError(f"the teacher labelled no frame, the last one because of {reason}")

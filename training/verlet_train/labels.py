@@ -15,6 +15,9 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from .selection import chosen
+from .teacher import Teacher, TeacherFailed, ask
+
 LARGEST_FORCE = 100.0  # eV/Å: beyond it the teacher's answer, if it is one, teaches nothing that dynamics can reach
 
 
@@ -30,7 +33,7 @@ class Job:
     temperature: int
     index: int
     seed: int
-    method: str
+    teacher: Teacher
     path: Path
     given: Atoms | None = None
     given_positions: np.ndarray | None = None
@@ -44,13 +47,6 @@ class Job:
         return np.random.default_rng([self.seed, name])
 
 
-def teacher(method: str):
-    """The teacher as an ASE calculator."""
-    from tblite.ase import TBLite
-
-    return TBLite(method=method, verbosity=0)
-
-
 class Labels:
     """Collects labelled frames of one system."""
 
@@ -58,28 +54,34 @@ class Labels:
         self.atoms = atoms
         self.positions, self.energies, self.forces = [], [], []
         self.refused = 0
+        self.reason = ""  # why the last one was
 
     def keep(self, positions, energy, forces):
         """Keeps one frame, unless its energy or forces are no numbers or a force is beyond LARGEST_FORCE."""
         if not np.isfinite(energy) or not np.abs(forces).max() <= LARGEST_FORCE:
-            self.refused += 1
+            self.refuse(f"a force beyond {LARGEST_FORCE} eV/Å, or no number")
             return
         self.positions.append(positions.astype(np.float32))
         self.energies.append(energy)
         self.forces.append(forces.astype(np.float32))
 
-    def label(self, positions):
-        """Labels `positions` with the atoms' calculator; a frame whose self-consistent field fails is refused."""
-        from ase.calculators.calculator import CalculationFailed
+    def refuse(self, reason):
+        self.refused += 1
+        self.reason = str(reason)
 
+    def label(self, positions):
+        """Labels `positions` with the atoms' calculator; a frame for which it fails is refused."""
         self.atoms.positions = positions
         try:
-            energy, forces = self.atoms.get_potential_energy(), self.atoms.get_forces()
-        except (CalculationFailed, RuntimeError):
-            self.atoms.calc.reset()
-            self.refused += 1
-            return
-        self.keep(positions, energy, forces)
+            self.keep(positions, *ask(self.atoms))
+        except TeacherFailed as error:
+            self.refuse(error)
+
+    def thin(self, count: int):
+        """Leaves the `count` frames most unlike each other."""
+        best = chosen(np.array(self.positions, float), np.ones(len(self.positions)), count) if self.positions else []
+        for kept in (self.positions, self.energies, self.forces):
+            kept[:] = [kept[k] for k in best]
 
     def save(self, job: Job):
         """Writes the file under a temporary name and renames it: a file that exists is whole."""

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed
+from ase.data import chemical_symbols
 
 from .config import Clusters, Config, Pairs, Strained, Thermal
 from .dynamics import baoab_step, thermal_velocities
 from .labels import Job, Labels
 from .molecules.library import Molecule, read_library
 from .placing import at_random, hydrogen_bonded, radii, slide, stacked, unit
+from .problem import InputError
 from .shards import GRID
 from .structures import molecule as built
 from .structures import random_rotation
+from .teacher import TeacherFailed, ask
 
 MASS = 12.0  # u
 TIMESTEP = 2.0  # fs; the stiffest bond (k = 100 eV/Å²) then turns by 0.8 rad a step
@@ -33,12 +35,23 @@ def on_grid(x: np.ndarray) -> np.ndarray:
     return np.round(x / GRID) * GRID
 
 
+def molecules_of(config: Config) -> list[Molecule]:
+    """The molecules of the configuration's file. Raises InputError where one has an element that the model has not."""
+    library = read_library(config.structures())
+    for m in library:
+        if strange := sorted(set(m.numbers.tolist()) - set(config.elements)):
+            named = ", ".join(chemical_symbols[z] for z in strange)
+            raise InputError(f"{config.structures()}: {m.smiles} has {named}: add {strange} to `elements`")
+    return library
+
+
 def library_jobs(config: Config) -> list[Job]:
     """The jobs of the entries that draw from the structures file; none without such entries."""
     entries = [*config.thermal, *config.strained, *config.pairs, *config.clusters]
     if not entries:
         return []
-    library = read_library(config.structures())
+    library = molecules_of(config)
+    fraction = config.molecules.test_fraction
     found = []
 
     def add(kind, number, entry, index, run, members, **given):
@@ -50,7 +63,7 @@ def library_jobs(config: Config) -> list[Job]:
                 temperature,
                 run,
                 config.seed,
-                config.method,
+                config.teacher,
                 config.data / name,
                 members=tuple(members),
                 system=given["system"],
@@ -59,30 +72,40 @@ def library_jobs(config: Config) -> list[Job]:
             )
         )
 
+    def alone(kind, number, runs):
+        """Every run of every molecule but the reserved: (index, molecule, run, split).
+
+        Where the molecules belong to no split, so many of the runs are for the test, at least one, drawn at random.
+        """
+        listed = [(i, m, run) for i, m in enumerate(library) if m.split != "reserve" for run in range(runs)]
+        order = np.random.default_rng([config.seed, 3, kind, number]).permutation(len(listed))
+        tested = set(order[: max(1, round(fraction * len(listed)))]) if fraction and len(listed) > 1 else set()
+        for k, (index, m, run) in enumerate(listed):
+            yield index, m, run, m.split or ("test" if k in tested else "train")
+
     for number, entry in enumerate(config.thermal):
-        for index, m in enumerate(library):
-            for run in range(entry.runs):
-                temperature = entry.temperatures[(index + run) % len(entry.temperatures)]
-                names = {"system": m.smiles, "family": m.family, "split": m.split, "temperature": temperature}
-                add("thermal", number, entry, index, run, [m], **names)
+        for index, m, run, split in alone(0, number, entry.runs):
+            temperature = entry.temperatures[(index + run) % len(entry.temperatures)]
+            names = {"system": m.smiles, "family": m.family, "split": split, "temperature": temperature}
+            add("thermal", number, entry, index, run, [m], **names)
     for number, entry in enumerate(config.strained):
-        for index, m in enumerate(library):
-            for run in range(entry.runs):
-                add("strained", number, entry, index, run, [m], system=m.smiles, family="strained", split=m.split)
+        for index, m, run, split in alone(1, number, entry.runs):
+            add("strained", number, entry, index, run, [m], system=m.smiles, family="strained", split=split)
     for number, entry in enumerate(config.pairs):
         rng = np.random.default_rng([config.seed, 1, number])
         for index in range(entry.pairs):
-            pair = _draw(library, 2, entry.largest, rng, config.molecules.test_fraction)
+            split, pair = _draw(library, 2, entry.largest, rng, fraction)
             system = " + ".join(m.smiles for m in pair)
-            add("pairs", number, entry, index, 0, pair, system=system, family="pairs", split=pair[0].split)
+            add("pairs", number, entry, index, 0, pair, system=system, family="pairs", split=split)
     for number, entry in enumerate(config.clusters):
         rng = np.random.default_rng([config.seed, 2, number])
         for index in range(entry.runs):
-            solutes = _draw(library, entry.solutes, entry.largest, rng, config.molecules.test_fraction)
+            split, solutes = _draw(library, entry.solutes, entry.largest, rng, fraction)
             waters = int(rng.integers(entry.waters[0], entry.waters[1] + 1))
             if entry.solutes == 0 and waters == 0:
-                raise ValueError(f"[clusters] {entry.family}: a cluster of no solutes and no water")
-            split = solutes[0].split if solutes else ("test" if rng.random() < entry.test_fraction else "train")
+                raise InputError(f"[clusters] {entry.family}: a cluster of no solutes and no water")
+            if not solutes:
+                split = "test" if rng.random() < entry.test_fraction else "train"
             system = " + ".join([m.smiles for m in solutes] + [f"{waters} O"] * (waters > 0))
             temperature = entry.temperatures[index % len(entry.temperatures)]
             members = [*solutes, *[WATER] * waters]
@@ -101,30 +124,34 @@ def _water() -> Molecule:
 WATER = _water()
 
 
-def _draw(library: list[Molecule], count: int, largest: int, rng, test_fraction: float) -> list[Molecule]:
-    """`count` molecules of at most `largest` atoms, all of one split: a test molecule meets test molecules only."""
+def _draw(library: list[Molecule], count: int, largest: int, rng, test_fraction: float) -> tuple[str, list[Molecule]]:
+    """A split, and `count` molecules of at most `largest` atoms, all of it: a test molecule meets test molecules only."""
     split = "test" if rng.random() < test_fraction else "train"
-    eligible = [m for m in library if m.split == split and len(m.numbers) <= largest]
+    eligible = [m for m in library if m.split in (split, "") and m.cell is None and len(m.numbers) <= largest]
     if count and not eligible:
-        raise ValueError(f"the structures file has no {split} molecule of at most {largest} atoms: raise `largest`")
-    return [eligible[k] for k in rng.integers(len(eligible), size=count)] if count else []
+        raise InputError(f"the structures file has no {split} molecule of at most {largest} atoms: raise `largest`")
+    return split, [eligible[k] for k in rng.integers(len(eligible), size=count)] if count else []
 
 
 def _conformer(m: Molecule, rng) -> np.ndarray:
     return m.conformers[rng.integers(len(m.conformers))]
 
 
-def _dynamics(labels: Labels, x, temperature: float, start: float, settle: int, frames: int, every: int, rng):
+def _dynamics(
+    labels: Labels, x, temperature: float, start: float, settle: int, frames: int, every: int, rng, diverse=False
+):
     """Keeps `frames` frames of Langevin dynamics from `x`, velocities drawn at `start` (K); returns the last x.
 
-    A self-consistent field that fails ends the run; what was kept stays.
+    They are each `every`-th, or, if `diverse`, those most unlike each other of all steps.
+
+    A frame for which the teacher fails ends the run; what was kept stays.
     """
     atoms = labels.atoms
     masses = np.full((len(atoms), 1), MASS)
 
     def force(x):
         atoms.positions = on_grid(x)
-        return atoms.get_forces()
+        return ask(atoms)[1]
 
     def normal():
         return rng.normal(size=x.shape)
@@ -135,26 +162,28 @@ def _dynamics(labels: Labels, x, temperature: float, start: float, settle: int, 
         for step in range(1, settle + frames * every + 1):
             x, v, f = baoab_step(x, v, f, force, masses, TIMESTEP, temperature, FRICTION, normal)
             x = on_grid(x)
-            if step > settle and (step - settle) % every == 0:
-                labels.keep(x, atoms.get_potential_energy(), atoms.get_forces())
-    except (CalculationFailed, RuntimeError):
-        labels.refused += 1
-        atoms.calc.reset()
+            if step > settle and (diverse or (step - settle) % every == 0):
+                labels.keep(x, *ask(atoms))
+    except TeacherFailed as error:
+        labels.refuse(error)
+    if diverse:
+        labels.thin(frames)
     return x
 
 
 def _thermal(job: Job, rng, calculator) -> Labels:
     (m,), entry = job.members, job.entry
-    labels = Labels(Atoms(m.numbers, calculator=calculator))
+    labels = Labels(Atoms(m.numbers, cell=m.cell, pbc=m.cell is not None, calculator=calculator))
     x = m.conformers[job.index % len(m.conformers)]
     # From a minimum, half of the kinetic energy turns into potential energy within a vibration or two.
-    _dynamics(labels, x, job.temperature, 2 * job.temperature, entry.settle, entry.frames, entry.every, rng)
+    diverse = entry.diverse and job.split == "train"
+    _dynamics(labels, x, job.temperature, 2 * job.temperature, entry.settle, entry.frames, entry.every, rng, diverse)
     return labels
 
 
 def _strained(job: Job, rng, calculator) -> Labels:
     (m,), entry = job.members, job.entry
-    labels = Labels(Atoms(m.numbers, calculator=calculator))
+    labels = Labels(Atoms(m.numbers, cell=m.cell, pbc=m.cell is not None, calculator=calculator))
     rest = _dynamics(labels, _conformer(m, rng), 300.0, 300.0, WARM_STEPS, 0, 1, rng)
     for frame in range(entry.frames):
         x = rest

@@ -61,8 +61,10 @@ def table(model: PaiNN, offsets, trajectories: list[Trajectory], steps: int, see
 
 def markdown(rows: list[dict]) -> str:
     lines = [
-        "| system | start (K) | copies | lost | drift (meV/atom/ps) | fluctuation (meV/atom) "
-        "| mean T, 2nd half (K) | hottest (K) |",
+        (
+            "| system | start (K) | copies | lost | drift (meV/atom/ps) | fluctuation (meV/atom) "
+            "| mean T, 2nd half (K) | hottest (K) |"
+        ),
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:

@@ -83,7 +83,7 @@ def sample(config: Config, model: PaiNN, offsets: dict[int, float], round: int) 
         kept = _run(config, model, offsets, entry, [r[1] for r in runs], [r[2] for r in runs])
         print(f"{entry.split} {entry.system}: {len(runs)} runs, {sum(map(len, kept))} frames chosen", flush=True)
         for (path, start, temperature, index), frames in zip(runs, kept):
-            yield Job(entry, temperature, index, config.seed, config.method, path, start, frames)
+            yield Job(entry, temperature, index, config.seed, config.teacher, path, start, frames)
 
 
 def _run(config, model, offsets, entry: Sampled, boxes: list[Atoms], temperatures: list[int]) -> list[np.ndarray]:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .checkpoint import Progress, build_network, digest, load_student, resume, resumed_settings, save_checkpoint
 from .config import Config, Training
 from .dataset import Batches, Frames, batches, epoch_order, fit_offsets, load
 from .painn import PaiNN, energy_and_forces
+from .problem import InputError
 
 CHECKPOINT_EVERY = 60.0  # s
 REPORT_EVERY = 20.0  # s
-
-
-def build_network(config: Config) -> PaiNN:
-    n = config.network
-    return PaiNN(n.features, n.interactions, n.gaussians, n.cutoff, n.readout, n.norm_epsilon)
 
 
 def smooth_l1(error, scale):
@@ -61,11 +58,22 @@ class Step:
         self.decay = torch.tensor(0.0, device=device)
         self.on_gpu = torch.device(device).type == "cuda"
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.rate, capturable=self.on_gpu)
+        # The optimizer makes these before its first step; here they are made already, where a checkpoint can fill them.
+        for parameter in self.parameters:
+            self.optimizer.state[parameter] = {
+                "step": torch.zeros((), device=device if self.on_gpu else "cpu"),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }
         self.buffers = [t.clone() for t in example.rows(0)]
         # summed since the last report: loss, |energy error| per atom, |force error| per component, steps
         self.sums = torch.zeros(4, device=device)
         self.graph = None
         self.evaluate = compiled(self.loss_and_gradients, self.gathered()) if fused else self.loss_and_gradients
+
+    def moments(self, parameter) -> list[torch.Tensor]:
+        """What the optimizer knows of one parameter: how many steps it made, first and second moment."""
+        return list(self.optimizer.state[parameter].values())
 
     def gathered(self):
         """The batch in the buffers as plain tensors, all of sizes that do not depend on the data set.
@@ -122,13 +130,19 @@ class Step:
             self.sums += figures
 
     def capture(self):
-        """Three steps to warm up (they count as training), then one recorded as a CUDA graph."""
+        """Records a step as a CUDA graph; the three steps that warm up for it are taken back, in place."""
+        changing = [*self.parameters, *self.average, self.sums]
+        changing += [t for parameter in self.parameters for t in self.moments(parameter)]
+        before = [t.detach().clone() for t in changing]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
                 self._body()
         torch.cuda.current_stream().wait_stream(stream)
+        with torch.no_grad():
+            for tensor, kept in zip(changing, before, strict=True):
+                tensor.copy_(kept)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self._body()
@@ -153,101 +167,128 @@ def learning_rate(t: Training, done: float, step: int) -> float:
     return warm * (t.final_learning_rate + (t.learning_rate - t.final_learning_rate) * cosine)
 
 
-def save_checkpoint(path: Path, step: Step, model: PaiNN, offsets, shortest, number: int) -> None:
-    """The averaged weights and what belongs to them; written aside and renamed, so that a file that exists is whole."""
-    temporary = path.with_suffix(".tmp")
-    weights = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
-    for (name, _), mean in zip(model.named_parameters(), step.average, strict=True):
-        weights[name] = mean.cpu()
-    torch.save({"weights": weights, "offsets": offsets, "shortest": shortest, "step": number}, temporary)
-    os.replace(temporary, path)
+@dataclass(frozen=True)
+class Session:
+    """What one command asks for; None: what the configuration or the checkpoint says. Seconds count from its start."""
+
+    device: str = "cpu"
+    start: Path | None = None  # a checkpoint to begin a new schedule from, with its averaged weights and offsets
+    resume: Path | None = None  # a checkpoint to go on from, exactly
+    seed: int | None = None  # of weights and shuffling
+    steps: int | None = None
+    learning_rate: float | None = None
+    time_limit: float | None = None  # s, of all sessions together: the schedule ends with it
+    pause_after: float = float("inf")  # s, of this session: stops and saves, and the schedule waits
+    fused: bool = False  # as in `Step`
 
 
-def load_student(config: Config, path: Path, device="cpu") -> tuple[PaiNN, dict]:
-    """The network of a checkpoint, and the checkpoint itself."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    model = build_network(config)
-    model.load_state_dict(checkpoint["weights"])
-    return model.to(device), checkpoint
+def _begin(config: Config, session: Session, trajectories):
+    """Network, offsets, the training's settings, and the checkpoint to resume from (None: from none)."""
+    t, checkpoint = config.training, None
+    if session.resume is not None:
+        model, checkpoint = load_student(config, session.resume, session.device)
+        t, offsets = resumed_settings(session.resume, checkpoint, t), checkpoint["offsets"]
+    elif session.start is not None:
+        model, started = load_student(config, session.start, session.device)
+        offsets = started["offsets"]
+    else:
+        torch.manual_seed(config.seed if session.seed is None else session.seed)
+        model = build_network(config).to(session.device)
+        offsets = fit_offsets(trajectories, config.elements, config.teacher.free_atoms())
+    if session.steps is not None:
+        t = replace(t, steps=session.steps)
+    if session.learning_rate is not None:
+        t = replace(t, learning_rate=session.learning_rate)
+    return model, offsets, t, checkpoint
 
 
-def train(
-    config: Config,
-    output: Path,
-    device: str,
-    time_limit: float,
-    start: Path | None = None,
-    learning_rate_from: float | None = None,
-    fused: bool = False,
-) -> None:
-    """Trains until the step count or the time limit is reached (the schedule ends with whichever comes first).
+def train(config: Config, output: Path, session: Session) -> None:
+    """Trains until the step count or the time limit is reached (the schedule ends with whichever is nearer), or pauses.
 
-    `start` is a checkpoint whose weights and offsets to begin from; `fused` as in `Step`.
+    Writes a checkpoint to `output` every CHECKPOINT_EVERY seconds and at the end.
     """
     began = time.time()
-    torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    t = config.training
-    if learning_rate_from is not None:
-        t = replace(t, learning_rate=learning_rate_from)
-    trajectories = [x for x in load(config.data, t.largest_force) if x.split == "train"]
-    if start is None:
-        model, offsets = build_network(config).to(device), fit_offsets(trajectories, config.elements)
-    else:
-        model, checkpoint = load_student(config, start, device)
-        offsets = checkpoint["offsets"]
-    frames = Frames(trajectories, offsets, config.network.cutoff, device)
+    if session.start and session.resume:
+        raise InputError("--start begins a new schedule and --resume goes on with an old one: give one of them")
+    trajectories = [x for x in load(config.data, config.training.largest_force) if x.split == "train"]
+    model, offsets, t, checkpoint = _begin(config, session, trajectories)
+    frames = Frames(trajectories, offsets, config.network.cutoff, session.device)
+    labels = digest(frames)
     print(
         f"{len(frames)} frames, {len(frames.numbers) - 1} atoms, {len(frames.shifts) - 1} pairs; "
         f"offsets { ({k: round(v, 4) for k, v in offsets.items()}) } eV; "
         f"energies beyond them: {float(frames.energies[:-1].std()):.2f} eV spread; read in {time.time() - began:.0f} s",
         flush=True,
     )
+    rng = np.random.default_rng(config.seed if session.seed is None else session.seed)
 
     def epoch():
-        return batches(frames, epoch_order(frames, t.box_repeats, rng), t.batch_frames, t.batch_atoms, t.batch_pairs)
+        """The generator's state from which an epoch is drawn, and the epoch."""
+        before = json.dumps(rng.bit_generator.state)
+        order = epoch_order(frames, t.box_repeats, rng)
+        return before, batches(frames, order, t.batch_frames, t.batch_atoms, t.batch_pairs)
+
+    progress = Progress()
+    if checkpoint is not None:
+        progress = Progress(**checkpoint["state"]["progress"])
+        rng.bit_generator.state = json.loads(progress.shuffle)
+    progress.shuffle, queue = epoch()
+    step = Step(model, frames, t, queue, session.fused)
+    if checkpoint is not None:
+        resume(session.resume, checkpoint, step, labels)
+        print(f"on from step {progress.step} of {session.resume}", flush=True)
+    if session.time_limit is not None:
+        progress.time_limit = session.time_limit
+    trained_before, first = progress.trained, time.time()
+    progress.reading += first - began
+    reported = saved = first
 
     # The next epoch is laid out while this one trains; never during the first step, because the recording of a CUDA
     # graph forbids other threads to allocate.
-    background = ThreadPoolExecutor(1)
-    queue, following = epoch(), None
-    step = Step(model, frames, t, queue, fused)
-    number, reported, saved, epochs = 0, time.time(), time.time(), 0
-    first = time.time()
+    background, following = ThreadPoolExecutor(1), None
+
+    def save():
+        save_checkpoint(output, step, frames, offsets, t, progress, labels)
+
     while True:
-        for s in range(len(queue)):
-            done = max(number / t.steps, (time.time() - first) / max(time_limit - (first - began), 1.0))
-            if done >= 1:
-                break
-            decay = min(t.ema_decay, (1 + number) / (10 + number))
-            step(queue.rows(s), learning_rate(t, done, number), decay)
-            number += 1
-            if s == 0:
-                following = background.submit(epoch)
-            # Reading the clock is free, reading the sums waits for the GPU; and steps are queued ahead of it, so
-            # that without this the clock would run behind the work.
-            if step.on_gpu and number % 50 == 0:
-                torch.cuda.synchronize()
-            if time.time() - reported > REPORT_EVERY:
-                loss, energy, force, count = step.sums.tolist()
-                step.sums.zero_()
-                speed = count / (time.time() - reported)
-                print(
-                    f"step {number} epoch {epochs} {time.time() - first:.0f} s, {speed:.0f} steps/s: "
-                    f"loss {loss / count:.4f}, training MAE {1e3 * energy / count:.3f} meV/atom, "
-                    f"{1e3 * force / count:.2f} meV/Å, rate {learning_rate(t, done, number):.1e}",
-                    flush=True,
-                )
-                reported = time.time()
-                if not math.isfinite(loss):
-                    raise FloatingPointError("the loss is no longer a number: lower the learning rate")
-            if time.time() - saved > CHECKPOINT_EVERY:
-                save_checkpoint(output, step, model, offsets, frames.shortest, number)
-                saved = time.time()
-        else:
-            queue = following.result()
-            epochs += 1
-            continue
-        break
-    save_checkpoint(output, step, model, offsets, frames.shortest, number)
-    print(f"{number} steps, {epochs} epochs in {time.time() - began:.0f} s: {output}", flush=True)
+        now = time.time()
+        progress.trained = trained_before + now - first
+        done = max(progress.step / t.steps, progress.trained / max(progress.time_limit - progress.reading, 1.0))
+        paused = now - began > session.pause_after
+        if done >= 1 or paused:
+            break
+        if progress.row == len(queue):
+            progress.shuffle, queue = (following or background.submit(epoch)).result()
+            progress.epoch, progress.row, following = progress.epoch + 1, 0, None
+        rate = learning_rate(t, done, progress.step)
+        step(queue.rows(progress.row), rate, min(t.ema_decay, (1 + progress.step) / (10 + progress.step)))
+        progress.step += 1
+        progress.row += 1
+        if following is None:
+            following = background.submit(epoch)
+        # Reading the clock is free, reading the sums waits for the GPU; and steps are queued ahead of it, so
+        # that without this the clock would run behind the work.
+        if step.on_gpu and progress.step % 50 == 0:
+            torch.cuda.synchronize()
+        if now - reported > REPORT_EVERY:
+            loss, energy, force, count = step.sums.tolist()
+            step.sums.zero_()
+            print(
+                f"step {progress.step} epoch {progress.epoch} {progress.trained:.0f} s, "
+                f"{count / (now - reported):.0f} steps/s: "
+                f"loss {loss / count:.4f}, training MAE {1e3 * energy / count:.3f} meV/atom, "
+                f"{1e3 * force / count:.2f} meV/Å, rate {rate:.1e}",
+                flush=True,
+            )
+            reported = now
+            if not math.isfinite(loss):
+                raise FloatingPointError("the loss is no longer a number: lower the learning rate")
+        if now - saved > CHECKPOINT_EVERY:
+            save()
+            saved = now
+    background.shutdown(cancel_futures=True)
+    save()
+    if done >= 1:
+        print(f"{progress.step} steps, {progress.epoch} epochs in {progress.trained:.0f} s: {output}", flush=True)
+    else:
+        print(f"paused at step {progress.step} of {t.steps}: go on with --resume {output}", flush=True)

@@ -104,8 +104,10 @@ class Imported:
             f"{self.architecture}, {self.features} features, {self.interactions} layers"
             + (f" with shared {' and '.join(shared)}" if shared else ""),
             f"{self.radial_count} {self.radial_kind} radial functions, cutoff {self.cutoff:.6g} {self.length_unit}",
-            f"energies in {self.energy_unit}, lengths in {self.length_unit}, "
-            f"elements {', '.join(chemical_symbols[z] for z in self.elements)}",
+            (
+                f"energies in {self.energy_unit}, lengths in {self.length_unit}, "
+                f"elements {', '.join(chemical_symbols[z] for z in self.elements)}"
+            ),
         ]
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 

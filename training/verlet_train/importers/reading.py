@@ -99,7 +99,7 @@ def read(path: Path) -> object:
         raise Refused(f"{path} is a zip archive, but not one of torch.save")
     try:
         return torch.load(path, map_location="cpu", pickle_module=sys.modules[__name__], weights_only=False)
-    except Exception as error:  # a damaged pickle can fail in any way
+    except Exception as error:  # noqa: BLE001 a damaged pickle can fail in any way
         raise Refused(f"{path} cannot be read as a file of torch.save: {type(error).__name__}: {error}") from None
 
 

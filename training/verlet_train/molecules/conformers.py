@@ -10,7 +10,7 @@ import numpy as np
 from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem
 
-from .enumeration import Candidate, enumerate_molecules
+from .enumeration import Candidate
 from .library import Molecule
 
 ALIKE = 0.4  # Å: conformers whose heavy atoms differ by less (root mean square) are one
@@ -45,10 +45,9 @@ def embed(candidate: Candidate, seed: int, most: int) -> Molecule | None:
     )
 
 
-def make_library(seed: int, test_fraction: float, conformers: int, processes: int) -> list[Molecule]:
-    """Every enumerated molecule that can be embedded, in the order of the enumeration."""
-    candidates = enumerate_molecules(seed, test_fraction)
-    print(f"{len(candidates)} molecules enumerated", flush=True)
+def make_library(candidates: list[Candidate], seed: int, conformers: int, processes: int) -> list[Molecule]:
+    """Every candidate that can be embedded, in their order."""
+    print(f"{len(candidates)} molecules to embed", flush=True)
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         made = []
         for molecule in pool.imap(partial(embed, seed=seed, most=conformers), candidates, chunksize=8):

@@ -14,6 +14,7 @@ from itertools import product
 
 from rdkit import Chem, RDLogger
 
+from ..problem import InputError
 from . import fragments as f
 
 ELEMENTS = {"H", "C", "N", "O", "F", "S", "Cl"}
@@ -23,7 +24,7 @@ HETERO = {"N", "O", "S", "F", "Cl"}
 NITRO = Chem.MolFromSmarts("[N+](=O)[O-]")
 # Atoms over which the chance of a molecule to be chosen falls by e: small molecules say most for a label's cost.
 DECAY = 8.0
-SMALL = 7  # atoms: molecules up to this size are always chosen
+SMALL = 7  # atoms: molecules up to this size are always chosen, and the bare scaffolds
 
 # How many molecules of each class: the classes that have more are thinned by size and hash.
 QUOTAS = {
@@ -48,7 +49,7 @@ class Candidate:
     smiles: str  # canonical, without stereochemistry
     family: str  # a key of QUOTAS
     atoms: int  # hydrogens included
-    split: str  # "train" or "test"
+    split: str  # "train", "test" or "reserve"; "" where trajectories are divided, not molecules
 
 
 def fraction(smiles: str, seed: int, purpose: str) -> float:
@@ -206,8 +207,12 @@ def _another_group(smiles: str, seed: int, share: float) -> Iterator[str]:
         yield from attach(smiles, f.SUBSTITUENTS[k])
 
 
-def enumerate_molecules(seed: int, test_fraction: float) -> list[Candidate]:
-    """All candidates within QUOTAS, sorted by class and SMILES; the hash with `seed` thins and splits them."""
+def enumerate_molecules(seed: int, test_fraction: float, reserve_fraction: float = 0.0) -> list[Candidate]:
+    """All candidates within QUOTAS, sorted by class and SMILES; the hash with `seed` thins and splits them.
+
+    Those in reserve come after all others and on top of the quotas: as many more of each class, the next in turn. So
+    they change nothing about the others, and no label of theirs.
+    """
     RDLogger.DisableLog("rdApp.*")
     sources = [
         ("nucleobases", _nucleobases()),
@@ -223,15 +228,30 @@ def enumerate_molecules(seed: int, test_fraction: float) -> list[Candidate]:
             if (made := canonical(raw)) is not None and made[0] not in known:
                 known[made[0]] = (family or family_of(made[0]), made[1])
 
+    scaffolds = {made[0] for raw in [*f.ALIPHATIC, *f.AROMATIC, *f.HETEROAROMATIC] if (made := canonical(raw))}
+
     def turn(smiles: str) -> float:  # an exponential race, with weights: who comes first is drawn first
-        if known[smiles][1] <= SMALL:
+        if known[smiles][1] <= SMALL or smiles in scaffolds:
             return -1.0
         return -math.log1p(-fraction(smiles, seed, "choice")) * math.exp(known[smiles][1] / DECAY)
 
-    found = []
+    found, reserved = [], []
     for family, quota in QUOTAS.items():
         members = sorted((s for s, (of, _) in known.items() if of == family), key=lambda s: (turn(s), s))
         for smiles in sorted(members[:quota]):
             split = "test" if fraction(smiles, seed, "split") < test_fraction else "train"
             found.append(Candidate(smiles, family, known[smiles][1], split))
+        for smiles in sorted(members[quota : quota + round(reserve_fraction * quota)]):
+            reserved.append(Candidate(smiles, family, known[smiles][1], "reserve"))
+    return found + reserved
+
+
+def own_molecules(smiles: list[str]) -> list[Candidate]:
+    """Candidates of one's own, in no split. Raises InputError for text that is no SMILES of one molecule."""
+    found = []
+    for text in smiles:
+        molecule = Chem.MolFromSmiles(text)
+        if molecule is None or len(Chem.GetMolFrags(molecule)) != 1:
+            raise InputError(f"[molecules] smiles: {text!r} is not the SMILES of one molecule")
+        found.append(Candidate(text, text, Chem.AddHs(molecule).GetNumAtoms(), ""))
     return found

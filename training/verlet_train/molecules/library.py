@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.io import write
 
 
 @dataclass(frozen=True)
 class Molecule:
     smiles: str
     family: str
-    split: str
+    split: str  # "train", "test", "reserve"; or "": its trajectories are divided, not the molecules
     numbers: np.ndarray  # [A] atomic numbers
     bonds: np.ndarray  # [B, 2]
     conformers: np.ndarray  # [C, A, 3] Å
+    cell: np.ndarray | None = None  # [3, 3] Å, of a periodic system of one's own; the structures file has none
 
 
 def write_library(path: Path, molecules: list[Molecule]) -> None:
@@ -43,10 +46,25 @@ def write_library(path: Path, molecules: list[Molecule]) -> None:
     os.replace(temporary, path)
 
 
+def write_structures(path: Path, molecules: list[Molecule]) -> Path:
+    """Every conformer as a frame of an extended XYZ file, to look at and to begin runs from."""
+    frames = [Atoms(m.numbers, x, info={"name": m.smiles}) for m in molecules for x in m.conformers]
+    write(path, frames, format="extxyz")
+    return path
+
+
 def read_library(path: Path) -> list[Molecule]:
-    """The molecules of a structures file. Raises FileNotFoundError that says which command makes it."""
+    """The molecules of a structures file, or of any file that ASE reads.
+
+    Raises FileNotFoundError that says which command makes the file.
+    """
+    if path.suffix != ".npz" and path.exists():
+        from .own import read_own
+
+        return read_own(path)
     if not path.exists():
-        raise FileNotFoundError(f"there is no structures file {path}: run `verlet-train molecules` first")
+        how = "run `verlet-train molecules` first" if path.suffix == ".npz" else "correct [molecules] file"
+        raise FileNotFoundError(f"there is no structures file {path}: {how}")
     with np.load(path) as file:
         data = {key: file[key] for key in file.files}
     atoms, bonds, conformers = (data[key].astype(int) for key in ("atoms", "bonds", "conformers"))
