@@ -16,7 +16,7 @@ use verlet::neighbors::NeighborList;
 const SKIN: f64 = 1.0;
 
 fn model() -> Model {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("inputs/models/ethanol-water-v1.safetensors");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("inputs/models/ethanol-water-v2.safetensors");
     Model::load(file).expect("the shipped model loads")
 }
 

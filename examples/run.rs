@@ -10,7 +10,7 @@ use verlet::setup;
 use verlet::system::{Cell, System};
 
 fn main() -> verlet::Result<()> {
-    let model = Model::load("inputs/models/ethanol-water-v1.safetensors")?;
+    let model = Model::load("inputs/models/ethanol-water-v2.safetensors")?;
     let water = System::new(
         vec![8, 1, 1],
         vec![Vector3::zeros(), Vector3::new(0.96, 0.0, 0.0), Vector3::new(-0.28, 0.92, 0.0)], // Å

@@ -7,7 +7,7 @@
 //! use verlet::system::structure::read_structure;
 //!
 //! # fn main() -> verlet::Result<()> {
-//! let model = Model::load("inputs/models/ethanol-water-v1.safetensors")?;
+//! let model = Model::load("inputs/models/ethanol-water-v2.safetensors")?;
 //! let ethanol = read_structure("inputs/structures/ethanol.xyz", 0)?;
 //! let result = verlet::backend::evaluate(&model, &ethanol)?;
 //! println!("{}: {:.4} eV", ethanol.formula(), result.energy);

@@ -36,7 +36,7 @@ fn random(periodic: bool, thermostat: Option<Thermostat>) -> Setup {
 /// A molecule that holds together: our own model, relaxed enough to run.
 fn ethanol(timestep: f64) -> Setup {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let model = Arc::new(Model::load(root.join("inputs/models/ethanol-water-v1.safetensors")).unwrap());
+    let model = Arc::new(Model::load(root.join("inputs/models/ethanol-water-v2.safetensors")).unwrap());
     let mut system = verlet::system::structure::read_structure(root.join("inputs/structures/ethanol.xyz"), 0).unwrap();
     system.velocities = Some(velocities::maxwell_boltzmann(&system, 300.0, 4, true));
     Setup { model, system, timestep, skin: 1.0, thermostat: None }

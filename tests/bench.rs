@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use verlet::system::{Cell, structure};
 
-const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/inputs/models/ethanol-water-v1.safetensors");
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/inputs/models/ethanol-water-v2.safetensors");
 
 /// A folder with a random network and a molecule for it.
 fn bench() -> Bench {
@@ -104,7 +104,7 @@ fn the_shipped_model_is_found_or_asked_for() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         stderr(&output),
-        "error: the model that comes with the program (inputs/models/ethanol-water-v1.safetensors) is not to be found; name \
+        "error: the model that comes with the program (inputs/models/ethanol-water-v2.safetensors) is not to be found; name \
          one with --model\n"
     );
     assert!(run(Path::new(env!("CARGO_MANIFEST_DIR"))).status.success());

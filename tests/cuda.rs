@@ -193,7 +193,7 @@ fn graphs_and_plain_launches_give_the_same_bits() {
 /// Our own model, ethanol, 300 K.
 fn ethanol() -> (Model, System) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let model = Model::load(root.join("inputs/models/ethanol-water-v1.safetensors")).unwrap();
+    let model = Model::load(root.join("inputs/models/ethanol-water-v2.safetensors")).unwrap();
     let mut system = verlet::system::structure::read_structure(root.join("inputs/structures/ethanol.xyz"), 0).unwrap();
     system.velocities = Some(velocities::maxwell_boltzmann(&system, 300.0, 4, true));
     (model, system)

@@ -170,7 +170,7 @@ fn the_keys_are_the_programs() {
 /// The config shown is that of the shipped model, and the table has all of its tensors.
 #[test]
 fn the_model_file_is_described_as_it_is() {
-    let bytes = std::fs::read(root().join("inputs/models/ethanol-water-v1.safetensors")).unwrap();
+    let bytes = std::fs::read(root().join("inputs/models/ethanol-water-v2.safetensors")).unwrap();
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let config = &metadata.metadata().as_ref().unwrap()["config"];
     let config: serde_json::Value = serde_json::from_str(config).unwrap();

@@ -48,7 +48,7 @@ fn references() -> Vec<(Model, Vec<Case>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let shared = root.join("../shared");
     let mut files: Vec<(PathBuf, PathBuf)> = Vec::new();
-    let own = root.join("inputs/models/ethanol-water-v1.safetensors");
+    let own = root.join("inputs/models/ethanol-water-v2.safetensors");
     if own.exists() {
         files.push((own.clone(), own.with_extension("parity.json")));
     }

@@ -15,7 +15,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUT = ROOT / "validation/base.toml"
-MODEL = ROOT / "inputs/models/ethanol-water-v1.safetensors"
+MODEL = ROOT / "inputs/models/ethanol-water-v2.safetensors"
 STRUCTURES = ROOT / "inputs/structures"
 
 

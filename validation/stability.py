@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-MODEL = ROOT / "inputs/models/ethanol-water-v1.safetensors"
+MODEL = ROOT / "inputs/models/ethanol-water-v2.safetensors"
 STRUCTURES = ROOT / "inputs/structures"
 TIMESTEP = 0.5  # fs
 SHORT = 1000  # steps of the runs that are made in float64 as well

@@ -21,7 +21,7 @@ import numpy as np
 from pairs import read
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-MODEL = ROOT / "inputs/models/ethanol-water-v1.safetensors"
+MODEL = ROOT / "inputs/models/ethanol-water-v2.safetensors"
 SIZES = {"cpu": [11, 50, 192, 1023], "cuda": [10, 20, 50, 100, 1023, 10239, 32766, 102399]}
 DEFAULT_PEERS = {"cpu": ["schnetpack"], "cuda": ["eager", "torchscript", "cuda-graph"]}
 #: How many times faster than SchNetPack on two cores the engine is to be, by size.

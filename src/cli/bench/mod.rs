@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use subjects::Subject;
 
 /// The model that the repository ships, from its top.
-const SHIPPED: &str = "inputs/models/ethanol-water-v1.safetensors";
+const SHIPPED: &str = "inputs/models/ethanol-water-v2.safetensors";
 /// K, of the initial velocities.
 const TEMPERATURE: f64 = 300.0;
 
