@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     explore.add_argument("--round", type=int, default=1, help="each takes other molecules")
     explore.add_argument("--processes", type=int, default=os.cpu_count(), help="of the engine, and of the teacher")
     explore.add_argument(
-        "--device", default="cpu", help="for the students' forces; the engine uses a GPU if it finds one"
+        "--device", default="cpu", help="for the students' forces; the engine computes on one core a run"
     )
     explore.add_argument("--time-limit", type=float, help="stop after so many seconds")
 
@@ -243,7 +243,10 @@ def _explore(config, options) -> None:
 
     config.teacher.make()
     explorer = Explorer(config, options.engine, options.students, options.round, options.device)
-    run_all(explorer.jobs(options.processes), options.processes, options.time_limit)
+    try:
+        run_all(explorer.jobs(options.processes), options.processes, options.time_limit)
+    finally:
+        explorer.close()
     print(explorer.summary())
 
 
