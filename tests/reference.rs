@@ -48,9 +48,9 @@ fn references() -> Vec<(Model, Vec<Case>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let shared = root.join("../shared");
     let mut files: Vec<(PathBuf, PathBuf)> = Vec::new();
-    let own = root.join("inputs/models/ethanol-water-v2.safetensors");
-    if own.exists() {
-        files.push((own.clone(), own.with_extension("parity.json")));
+    for name in ["ethanol-water-v2", "organic-v0"] {
+        let model = root.join(format!("inputs/models/{name}.safetensors"));
+        files.push((model.clone(), model.with_extension("parity.json")));
     }
     for name in ["painn-bessel", "painn-bohr"] {
         let model = root.join(format!("tests/data/{name}.safetensors"));
