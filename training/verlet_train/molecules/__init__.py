@@ -1,4 +1,5 @@
 """Organic molecules: enumerated from fragments, embedded in three dimensions, kept in one structures file.
 
-`library` reads and writes that file and needs NumPy only; `enumeration` and `conformers` make it and need RDKit.
+`library` reads and writes that file, `own` reads others: neither needs RDKit. `enumeration` and `conformers`, which make
+the file, do.
 """
