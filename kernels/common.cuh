@@ -11,6 +11,7 @@
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
 //   WATCH         1: the model says what it was trained on, and the host wants to hear where a system leaves it
+//   ATOM_BITS     of an atom's index in the key of two atoms that are too close
 //   REPULSION     1: the model asks for a repulsion of nuclei at short distances
 //
 // Arrays of vectors over atoms are [N][3] in float64 and [N][3][F] in float32. Nothing here adds floating-point numbers

@@ -3,11 +3,15 @@
 #include "common.cuh"
 
 #if WATCH
-// A pair of atoms in a step as one number. The smallest of them is the first step's, there the lowest atom's, and of its
-// neighbours the lowest. Steps count from the last one of the launch, which takes a thousand at most.
+// A pair of atoms in a step as one number: step, atom, neighbour, of ATOM_BITS bits each atom. The smallest of them is the
+// first step's, there the lowest atom's, and of its neighbours the lowest. Steps count from the last one of the launch, which
+// takes a thousand at most.
+#define ATOM_MASK ((1ull << ATOM_BITS) - 1)
+
 __device__ inline unsigned long long contact_step(const Control* control)
 {
-    return (unsigned long long)(control->step - control->target + (1 << 21)) & 0x3fffff;
+    // Outside a launch the last one may be far away, but nothing is compared with another step then.
+    return (unsigned long long)(control->step - control->target + 2048) & ~0ull >> 2 * ATOM_BITS;
 }
 
 // Remembers two atoms if they are too close. A value that is read too late is only too large.
@@ -17,7 +21,7 @@ __device__ inline void note_contact(const Parameters& p, int i, int j, double d)
     int a = p.species[low], b = p.species[high];
     int both = min(a, b) * p.elements + max(a, b);
     if (!(d < p.element_pairs[both].limit)) return;
-    unsigned long long key = contact_step(p.control) << 42 | (unsigned long long)low << 21 | (unsigned long long)high;
+    unsigned long long key = contact_step(p.control) << 2 * ATOM_BITS | (unsigned long long)low << ATOM_BITS | high;
     if (key >= p.contacts[both].key) return;
     atomicMin(&p.contacts[both].key, key);
     p.control->close = 1;
@@ -29,8 +33,8 @@ __device__ inline void complete_contacts(const Parameters& p, long long step)
     unsigned long long now = contact_step(p.control);
     for (int both = threadIdx.x; both < p.elements * p.elements; both += blockDim.x) {
         Contact* contact = p.contacts + both;
-        if (contact->key == ~0ull || contact->key >> 42 != now) continue;
-        int low = (int)(contact->key >> 21) & 0x1fffff, high = (int)contact->key & 0x1fffff;
+        if (contact->key == ~0ull || contact->key >> 2 * ATOM_BITS != now) continue;
+        int low = (int)(contact->key >> ATOM_BITS & ATOM_MASK), high = (int)(contact->key & ATOM_MASK);
         double shortest = p.cutoff;
         for (unsigned e = p.rows[low]; e < p.rows[low + 1]; e++) {
             Entry entry = p.entries[e];

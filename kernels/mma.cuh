@@ -18,6 +18,7 @@ struct Split {
 __device__ inline unsigned to_tf32(float x)
 {
     unsigned bits;
+    // Volatile, so that factors used in a loop are split in it: before it, their halves would not fit into the registers.
     asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
     return bits;
 }

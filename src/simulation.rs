@@ -147,18 +147,21 @@ fn observe(
         // What was reached before an error is still told.
         tell(observers, conservation, &samples)?;
         let inside = look_outside(backend, schedule, observers, departures);
-        if inside.is_err() && advanced.is_ok() {
-            tell_state(backend, observers)?;
+        if advanced.is_err() {
+            // A departure comes before the explosion that it led to.
+            return inside.and(advanced);
         }
-        // A departure comes before the explosion that it led to.
-        inside?;
-        advanced?;
         // Stopped before its first step: the frame of this one has been told.
-        if backend.step() == before {
-            continue;
-        }
-        if schedule.has_frame(backend.step()) {
+        let moved = backend.step() != before;
+        if moved && schedule.has_frame(backend.step()) {
             tell_frame(backend, observers, &mut frame)?;
+        }
+        if inside.is_err() {
+            tell_state(backend, observers)?;
+            return inside;
+        }
+        if !moved {
+            continue;
         }
         let due = match schedule.checkpoint_interval {
             Some(interval) => backend.step().is_multiple_of(interval),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use verlet::analysis::{Conservation, Limits};
 use verlet::backend::{Backend, Departure, Outside, State};
+use verlet::output::Frame;
 use verlet::simulation::{self, Observer, Schedule};
 use verlet::system::{Cell, System};
 
@@ -160,11 +161,17 @@ fn the_energy_is_held_against_that_of_training() {
 /// What an observer is told.
 #[derive(Default)]
 struct Told {
+    frames: Vec<u64>,
     states: Vec<State>,
     departures: Vec<u64>,
 }
 
 impl Observer for Told {
+    fn frame(&mut self, frame: &Frame) -> verlet::Result<()> {
+        self.frames.push(frame.sample.step);
+        Ok(())
+    }
+
     fn departure(&mut self, departure: &Departure) -> verlet::Result<()> {
         self.departures.push(departure.step);
         Ok(())
@@ -185,7 +192,7 @@ fn a_run_that_is_to_stop_stops_there() {
             let mut backend = meeting(Some(distances())).start(&kind);
             let schedule = Schedule {
                 steps: 100,
-                frame_intervals: vec![50],
+                frame_intervals: vec![20],
                 checkpoint_interval: Some(interval),
                 chunk: 100,
                 stop_outside,
@@ -213,6 +220,7 @@ fn a_run_that_is_to_stop_stops_there() {
         );
         assert!(told.departures.is_empty(), "{kind}: it is the error that tells");
         assert_eq!(told.states.last().unwrap(), &at_60, "{kind}");
+        assert_eq!(told.frames, [0, 20, 40, 60], "{kind}: the checkpoint comes after the frame of its step");
     }
 }
 

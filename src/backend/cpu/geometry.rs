@@ -74,8 +74,8 @@ impl<T: Real> Pairs<T> {
     }
 
     /// Collects the pairs of `list` with d < `cutoff`. Vectors are subtracted, and the cutoff decided, in float64;
-    /// then they are narrowed. û = r / (d + `epsilon`); `locate` gives a distance's place in the filter table; `is_near` says of two atoms
-    /// and their distance whether the pair is to be kept in `near`, too.
+    /// then they are narrowed. û = r / (d + `epsilon`); `locate` gives a distance's place in the filter table; `is_near`
+    /// says of two atoms and their distance whether the pair is to be kept in `near`, too.
     ///
     /// # Errors
     /// [`Error::Run`] when two atoms are at the same place or a distance is not a number.

@@ -1,7 +1,7 @@
 //! The kernels' sources and the constants that they are compiled with.
 
 use super::few;
-use super::layout::{Control, DeviceSample, LayerData, Parameters, ReadoutData};
+use super::layout::{Contact, Control, DeviceSample, LayerData, Parameters, ReadoutData};
 
 /// Blocks of a cluster: the most that every device with clusters runs.
 pub(super) const CLUSTER: usize = 8;
@@ -102,6 +102,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("CONDITIONAL", switches.conditional as usize),
         ("WATCH", switches.watch as usize),
         ("REPULSION", switches.repulsion as usize),
+        ("ATOM_BITS", Contact::ATOM_BITS),
         ("CONTROL_BYTES", size_of::<Control>()),
         ("SAMPLE_BYTES", size_of::<DeviceSample>()),
         ("PARAMETER_BYTES", size_of::<Parameters>()),

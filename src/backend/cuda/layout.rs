@@ -86,10 +86,13 @@ impl Default for Contact {
 }
 
 impl Contact {
+    /// Bits of an atom's index in a key: more atoms than that fit no device, and twelve bits are left for a step.
+    pub const ATOM_BITS: usize = 26;
+
     /// The two atoms, if there are any: the lower one first.
     pub fn atoms(&self) -> Option<[usize; 2]> {
-        let index = |key: u64| (key & 0x1f_ffff) as usize;
-        (self.key != u64::MAX).then(|| [index(self.key >> 21), index(self.key)])
+        let index = |key: u64| (key & ((1 << Self::ATOM_BITS) - 1)) as usize;
+        (self.key != u64::MAX).then(|| [index(self.key >> Self::ATOM_BITS), index(self.key)])
     }
 }
 
