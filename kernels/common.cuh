@@ -4,6 +4,7 @@
 //   FEATURES      F, padded with zeros to a multiple of 32 (32 to 256)
 //   STUDENT       1: scalars are sent as they are and vectors are mixed in Cartesian space; 0: painn
 //   TABLE_SHARED  1: a block keeps the filter table of its 32 channels in shared memory; 0: it is read through the caches
+//   RADIAL        1: filters of many atoms come from the radial functions, see radial.cuh; 0: from a table
 //   LARGE         1: tiles of matrix products for many atoms
 //   SPLIT         1: the network for many has so few atoms that only latency counts; never with LARGE
 //   FEW           1: clusters of blocks take few atoms through a layer, see few.cu
@@ -67,8 +68,12 @@ struct Sample {
 struct __align__(16) Pair {
     int neighbor;   // its row in the network's arrays
     int entry;      // its index in the list
+#if RADIAL
+    float inside, slope; // f_c and its derivative, 1/Å
+#else
     int interval;   // of the filter table
     float fraction; // place in that interval, 0 to 1
+#endif
     float ux, uy, uz; // direction from centre to neighbour
     float distance;   // Å
 };

@@ -1,7 +1,7 @@
 // Messages and their adjoint at the atoms of a cluster: its warps share the pairs of each atom, in the block's channels.
 #pragma once
 #include "few.cuh"
-#include "message.cuh"
+#include "table.cuh"
 
 // Lanes that share a pair, pairs that a warp takes at once.
 #define LANES (OWN / 4)

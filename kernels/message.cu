@@ -4,7 +4,7 @@
 // owns the channels of slice b mod SLICES and, with TABLE_SHARED, keeps their table in its shared memory
 // ([intervals + 3][3][32] floats) while it walks over atoms. Sums: each quarter of a warp adds every fourth pair of the
 // row in order, then the quarters are added; so neither grid nor table's place changes a bit.
-#include "message.cuh"
+#include "table.cuh"
 
 // For few atoms registers buy loads in flight, for many they would cost warps.
 #define MESSAGE_THREADS (TABLE_SHARED ? 384 : 128)
@@ -62,15 +62,17 @@ __device__ inline void messages(const Parameters& p, const float* all, const flo
 }
 
 extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS, MESSAGE_BLOCKS)
-messages_first(Parameters p, const float* table, const float* x, const float* mu, const float* q, float* q_out, float* mu_out)
+messages_first(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* q, float* q_out,
+               float* mu_out)
 {
-    messages<true>(p, table, x, mu, q, q_out, mu_out);
+    messages<true>(p, filter.table, x, mu, q, q_out, mu_out);
 }
 
 extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS, MESSAGE_BLOCKS)
-messages_next(Parameters p, const float* table, const float* x, const float* mu, const float* q, float* q_out, float* mu_out)
+messages_next(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* q, float* q_out,
+               float* mu_out)
 {
-    messages<false>(p, table, x, mu, q, q_out, mu_out);
+    messages<false>(p, filter.table, x, mu, q, q_out, mu_out);
 }
 
 // The adjoint, at the sender j (the warp's atom), from the gradients of the centres i that it sends to:
@@ -139,15 +141,15 @@ __device__ inline void messages_adjoint(const Parameters& p, const float* all, c
 }
 
 extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS, MESSAGE_BLOCKS)
-adjoint_first(Parameters p, const float* table, const float* x, const float* mu, const float* gq, const float* gmu,
-              float* gx, float* gq_out, float* gmu_out, int more)
+adjoint_first(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* gq,
+              const float* gmu, float* gx, float* gq_out, float* gmu_out, int more)
 {
-    messages_adjoint<true>(p, table, x, mu, gq, gmu, gx, gq_out, gmu_out, more);
+    messages_adjoint<true>(p, filter.table, x, mu, gq, gmu, gx, gq_out, gmu_out, more);
 }
 
 extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS, MESSAGE_BLOCKS)
-adjoint_next(Parameters p, const float* table, const float* x, const float* mu, const float* gq, const float* gmu,
-             float* gx, float* gq_out, float* gmu_out, int more)
+adjoint_next(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* gq,
+             const float* gmu, float* gx, float* gq_out, float* gmu_out, int more)
 {
-    messages_adjoint<false>(p, table, x, mu, gq, gmu, gx, gq_out, gmu_out, more);
+    messages_adjoint<false>(p, filter.table, x, mu, gq, gmu, gx, gq_out, gmu_out, more);
 }

@@ -45,4 +45,42 @@ __device__ inline void add_product(float4& sum, float4 left, float k, float othe
     mma(part, a0.hi, a1.hi, a2.hi, a3.hi, b0.hi, b1.hi);
     sum = add(sum, part);
 }
+
+// Factors of 16 bits, two in a register.
+__device__ inline unsigned pack_halves(float lower, float upper)
+{
+    unsigned both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(upper), "f"(lower));
+    return both;
+}
+
+__device__ inline float lower_half(unsigned both)
+{
+    float x;
+    asm("{ .reg .b16 lower, upper; mov.b32 {lower, upper}, %1; cvt.f32.f16 %0, lower; }" : "=f"(x) : "r"(both));
+    return x;
+}
+
+__device__ inline float upper_half(unsigned both)
+{
+    float x;
+    asm("{ .reg .b16 lower, upper; mov.b32 {lower, upper}, %1; cvt.f32.f16 %0, upper; }" : "=f"(x) : "r"(both));
+    return x;
+}
+
+// sum += left · right for sixteen inputs: four of them a lane's, two in each register. left: rows g and g + 8 of the first two, then
+// of the others.
+__device__ inline void add_half_product(float4& sum, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum.x), "+f"(sum.y), "+f"(sum.z), "+f"(sum.w) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// 2^x, to two units in the last place.
+__device__ inline float two_to(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 #endif

@@ -23,11 +23,20 @@ extern "C" __global__ void find_pairs(Parameters p)
             in = !(d >= p.cutoff);
             if (in) {
                 if (!(d > 0.0)) fail(p.control, STATUS_OVERLAP, atom);
-                double place = d / p.spacing;
                 pair.neighbor = row_of(p, entry.neighbor);
                 pair.entry = (int)e;
+#if RADIAL
+                // f_c = ½ (cos(π d / r_c) + 1) = cos²(½ π d / r_c).
+                const float half_pi = 1.57079633f;
+                float sine, cosine;
+                sincospif((float)(0.5 * d / p.cutoff), &sine, &cosine);
+                pair.inside = cosine * cosine;
+                pair.slope = -2.0f * half_pi / (float)p.cutoff * sine * cosine;
+#else
+                double place = d / p.spacing;
                 pair.interval = max(min((int)place, p.intervals - 1), 0);
                 pair.fraction = (float)(place - pair.interval);
+#endif
                 pair.ux = (float)(r.x / (d + p.epsilon));
                 pair.uy = (float)(r.y / (d + p.epsilon));
                 pair.uz = (float)(r.z / (d + p.epsilon));

@@ -34,7 +34,8 @@ fn compiler() -> Option<Nvrtc> {
 const SWITCHES: Switches = Switches {
     features: 128,
     student: false,
-    table_shared: true,
+    table_shared: false,
+    radial: true,
     large: true,
     few: false,
     split: false,
@@ -69,7 +70,7 @@ fn kernels_compile_for_every_architecture_without_spills() {
 #[test]
 fn kernels_compile_for_every_size_and_switch() {
     let Some(compiler) = compiler() else { return };
-    let few = Switches { table_shared: false, large: false, few: true, ..SWITCHES };
+    let few = Switches { radial: false, large: false, few: true, ..SWITCHES };
     for switches in [
         few,
         Switches { watch: false, repulsion: false, ..few },
@@ -81,6 +82,8 @@ fn kernels_compile_for_every_size_and_switch() {
         Switches { features: 256, langevin: false, watch: false, ..SWITCHES },
         Switches { watch: false, repulsion: false, ..SWITCHES },
         Switches { features: 256, student: true, ..SWITCHES },
+        Switches { radial: false, ..SWITCHES },
+        Switches { radial: false, table_shared: true, ..SWITCHES },
     ] {
         compile(&compiler, "sm_90", &switches);
     }

@@ -31,6 +31,19 @@ struct Columns {
     bias: Vec<f64>,
 }
 
+/// A filter W = (A φ + b) f_c with φ_k = exp(−γ_k (d − m_k)²).
+#[derive(Debug, Clone, Copy)]
+pub struct GaussianFilter<'a> {
+    /// m_k, Å.
+    pub centers: &'a [f64],
+    /// γ_k, Å⁻².
+    pub gammas: &'a [f64],
+    /// A, `[K][3F]`.
+    pub weight: &'a [f64],
+    /// b, `[3F]`.
+    pub bias: &'a [f64],
+}
+
 impl Columns {
     fn new(dense: &Dense) -> Self {
         let weight = (0..dense.inputs * dense.outputs)
@@ -139,6 +152,17 @@ impl RadialFilter {
                 map.output.apply(&h, w);
                 map.output.apply_without_bias(&dh, dw);
             }
+        }
+    }
+
+    /// One layer's filter, if it is W = (A φ + b) f_c with Gaussians φ.
+    pub fn gaussian(&self, layer: usize) -> Option<GaussianFilter<'_>> {
+        let map = &self.maps[if self.maps.len() == 1 { 0 } else { layer }];
+        match (&self.basis, &map.hidden) {
+            (RadialBasis::Gaussian { centers, gammas }, None) => {
+                Some(GaussianFilter { centers, gammas, weight: &map.output.weight, bias: &map.output.bias })
+            }
+            _ => None,
         }
     }
 

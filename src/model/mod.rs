@@ -17,7 +17,7 @@ mod weights;
 
 pub use defects::StudentDefects;
 pub use domain::{Domain, Repulsion};
-pub use filter::{RadialFilter, RadialMap};
+pub use filter::{GaussianFilter, RadialFilter, RadialMap};
 pub use filter_table::{FilterTable, Grid, TableError, spline_weights};
 pub use radial_basis::RadialBasis;
 pub use spec::{Architecture, RadialKind, Spec};

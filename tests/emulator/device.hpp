@@ -22,6 +22,7 @@
 #define CLUSTERED
 
 struct float4 { float x, y, z, w; } __attribute__((aligned(16)));
+struct float2 { float x, y; } __attribute__((aligned(8)));
 struct int4 { int x, y, z, w; } __attribute__((aligned(16)));
 struct uint4 { unsigned x, y, z, w; } __attribute__((aligned(16)));
 struct double3 { double x, y, z; };
@@ -31,6 +32,8 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 inline double3 make_double3(double x, double y, double z) { return {x, y, z}; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
+inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
+inline void sincospif(float x, float* sine, float* cosine) { *sine = sin(M_PI * x), *cosine = cos(M_PI * x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 template <class T> T atomicAdd(T* at, T x) { T old = *at; *at = old + x; return old; }
 template <class T> T atomicMax(T* at, T x) { T old = *at; if (x > old) *at = x; return old; }
@@ -365,6 +368,46 @@ inline void add_product(float4& sum, float4 left, float k, float other)
     }
     sum = {sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w};
 }
+
+inline unsigned pack_halves(float lower, float upper)
+{
+    _Float16 both[2] = {(_Float16)lower, (_Float16)upper};
+    unsigned bits;
+    memcpy(&bits, both, sizeof bits);
+    return bits;
+}
+
+inline float half(unsigned both, int which)
+{
+    _Float16 halves[2];
+    memcpy(halves, &both, sizeof halves);
+    return halves[which];
+}
+
+inline float lower_half(unsigned both) { return half(both, 0); }
+inline float upper_half(unsigned both) { return half(both, 1); }
+inline float two_to(float x) { return exp2f(x); }
+
+inline void add_half_product(float4& sum, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
+{
+    float(*all)[6] = emulator::operands[emulator::current / 32][emulator::fibers[emulator::current].turn];
+    int lane = emulator::current % 32, g = lane / 4, column = lane % 4 * 2;
+    unsigned given[6] = {a0, a1, a2, a3, b0, b1};
+    memcpy(all[lane], given, sizeof given);
+    emulator::exchange(0);
+    float results[4] = {sum.x, sum.y, sum.z, sum.w};
+    for (int n = 0; n < 4; n++)
+        for (int c = 0; c < 4; c++) {
+            unsigned left[6], right[6];
+            memcpy(left, all[4 * g + c], sizeof left);
+            memcpy(right, all[4 * (column + n % 2) + c], sizeof right);
+            for (int k = 0; k < 4; k++)
+                results[n] += half(left[k / 2 * 2 + n / 2], k % 2) * half(right[4 + k / 2], k % 2);
+        }
+    sum = {results[0], results[1], results[2], results[3]};
+}
+
+inline void __syncwarp() { emulator::exchange(0); }
 
 inline unsigned __ballot_sync(unsigned, bool value)
 {

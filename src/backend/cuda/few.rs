@@ -56,7 +56,7 @@ impl Few {
             let update = |what| [0, 1].map(|n| dense(Some(&own.update[n]), what));
             let kept = l + 1 < count;
             layers.push(LayerData {
-                table: own.table.pointer(),
+                table: own.filter.table(),
                 context: context(Dense::forward),
                 context_bias: context(Dense::bias),
                 context_back: context(Dense::backward),

@@ -1,7 +1,7 @@
 //! The kernels' sources and the constants that they are compiled with.
 
 use super::few;
-use super::layout::{Contact, Control, DeviceSample, LayerData, Parameters, ReadoutData};
+use super::layout::{Contact, Control, DeviceSample, FilterData, LayerData, Parameters, ReadoutData};
 
 /// Blocks of a cluster: the most that every device with clusters runs.
 pub(super) const CLUSTER: usize = 8;
@@ -20,13 +20,21 @@ const COMMON: &[Source] = &[
     ("message.cuh", include_str!("../../../kernels/message.cuh")),
     ("mma.cuh", include_str!("../../../kernels/mma.cuh")),
 ];
-const MANY: &[Source] = &[
+const TABLES: &[Source] = &[
+    ("table.cuh", include_str!("../../../kernels/table.cuh")),
     ("message.cu", include_str!("../../../kernels/message.cu")),
+];
+const RADIAL: &[Source] = &[
+    ("radial.cuh", include_str!("../../../kernels/radial.cuh")),
+    ("message_radial.cu", include_str!("../../../kernels/message_radial.cu")),
+];
+const MANY: &[Source] = &[
     ("dense.cu", include_str!("../../../kernels/dense.cu")),
     ("update.cu", include_str!("../../../kernels/update.cu")),
     ("readout.cu", include_str!("../../../kernels/readout.cu")),
 ];
 const FEW: &[Source] = &[
+    ("table.cuh", include_str!("../../../kernels/table.cuh")),
     ("cluster.cuh", include_str!("../../../kernels/cluster.cuh")),
     ("few.cuh", include_str!("../../../kernels/few.cuh")),
     ("few_messages.cuh", include_str!("../../../kernels/few_messages.cuh")),
@@ -37,7 +45,12 @@ const FEW: &[Source] = &[
 /// The kernels as one program. A message of the compiler names file and line as they are in `kernels/`.
 pub fn source(switches: &Switches) -> String {
     let mut program = String::new();
-    for (name, text) in COMMON.iter().chain(if switches.few { FEW } else { MANY }) {
+    let messages: &[Source] = match switches {
+        Switches { few: true, .. } => &[],
+        Switches { radial: true, .. } => RADIAL,
+        Switches { radial: false, .. } => TABLES,
+    };
+    for (name, text) in COMMON.iter().chain(messages).chain(if switches.few { FEW } else { MANY }) {
         program.push_str(&format!("#line 1 \"{name}\"\n"));
         for line in text.lines() {
             // Every file is there once, in the order in which they need each other.
@@ -58,6 +71,8 @@ pub struct Switches {
     pub student: bool,
     /// The filter table in shared memory.
     pub table_shared: bool,
+    /// Filters of many atoms straight from the radial functions, on tensor cores; never with `few` or `table_shared`.
+    pub radial: bool,
     /// Tiles for many atoms.
     pub large: bool,
     /// The network for few atoms, which needs clusters; never with `large`, `split` or `table_shared`.
@@ -93,6 +108,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("FEATURES", switches.features),
         ("STUDENT", switches.student as usize),
         ("TABLE_SHARED", switches.table_shared as usize),
+        ("RADIAL", switches.radial as usize),
         ("LARGE", switches.large as usize),
         ("SPLIT", switches.split as usize),
         ("FEW", switches.few as usize),
@@ -106,6 +122,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("CONTROL_BYTES", size_of::<Control>()),
         ("SAMPLE_BYTES", size_of::<DeviceSample>()),
         ("PARAMETER_BYTES", size_of::<Parameters>()),
+        ("FILTER_BYTES", size_of::<FilterData>()),
         ("LAYER_BYTES", size_of::<LayerData>()),
         ("READOUT_BYTES", size_of::<ReadoutData>()),
     ];

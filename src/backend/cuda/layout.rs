@@ -172,6 +172,16 @@ pub(super) struct Mixing {
     pub t: [f32; 9],
 }
 
+/// A layer's filter for the network for many atoms, as in `kernels/message.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FilterData {
+    pub table: Pointer,
+    pub weights: Pointer,
+    pub functions: Pointer,
+    pub unit: f32,
+}
+
 /// One layer of the network for few atoms, as in `kernels/few.cuh`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]

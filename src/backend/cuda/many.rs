@@ -131,7 +131,7 @@ impl Many {
             let (mu, vectors) = (self.mu(l), layer.vectors.pointer());
             let mu_before = if l == 0 { 0 } else { self.mu(l - 1) };
             let after = if weights.student { vectors } else { mu };
-            let (filters, sent) = (own.table.pointer(), self.sent(weights, l));
+            let (filters, sent) = (own.filter.data(), self.sent(weights, l));
             launch!(sink, k.messages[(l > 0) as usize], *p, filters, sent, mu_before, q, q_out, after)?;
 
             if let Some(mix) = &own.channel_mix {
@@ -195,7 +195,7 @@ impl Many {
             // Behind the gradient of what was sent, where there is one.
             let sent_gradient = if weights.student { 0 } else { 3 * weights.features * p.atoms as usize };
             let gmu_before = vectors + (sent_gradient * size_of::<f32>()) as Pointer;
-            let (filters, sent, add) = (own.table.pointer(), self.sent(weights, l), 1 - last);
+            let (filters, sent, add) = (own.filter.data(), self.sent(weights, l), 1 - last);
             let adjoint = &k.adjoint[(l > 0) as usize];
             launch!(sink, *adjoint, *p, filters, sent, mu_before, gq[0], gmu, vectors, gq[1], gmu_before, add)?;
             gmu = gmu_before;
@@ -280,11 +280,18 @@ impl Kernels {
         };
         let (_, _, tile) = switches.tile();
         let slices = (switches.features / SLICE) as u32;
-        // With the table in shared memory a block stays on its multiprocessor and walks over atoms.
-        let (grid, threads, shared) = if switches.table_shared {
-            ((device.multiprocessors / slices).max(1) * slices, 384, table_bytes)
+        // With its filter in shared memory a block stays on its multiprocessor and walks over atoms.
+        let resident = |threads: u32| {
+            let most = (atoms as u32).div_ceil(threads / 32);
+            ((device.multiprocessors / slices).clamp(1, most) * slices, threads)
+        };
+        let (messages, adjoint, shared) = if switches.radial {
+            (resident(384), resident(256), 0)
+        } else if switches.table_shared {
+            (resident(384), resident(384), table_bytes)
         } else {
-            ((atoms as u32).div_ceil(4) * slices, 128, 0)
+            let walk = ((atoms as u32).div_ceil(4) * slices, 128);
+            (walk, walk, 0)
         };
         let channels = (atoms * switches.features).div_ceil(256) as u32;
         Ok(Kernels {
@@ -295,10 +302,13 @@ impl Kernels {
             dense_norm: kernel("dense_norm", 1, tile, 0)?,
             dense_gradient: kernel("dense_gradient", 1, tile, 0)?,
             messages: [
-                kernel("messages_first", grid, threads, shared)?,
-                kernel("messages_next", grid, threads, shared)?,
+                kernel("messages_first", messages.0, messages.1, shared)?,
+                kernel("messages_next", messages.0, messages.1, shared)?,
             ],
-            adjoint: [kernel("adjoint_first", grid, threads, shared)?, kernel("adjoint_next", grid, threads, shared)?],
+            adjoint: [
+                kernel("adjoint_first", adjoint.0, adjoint.1, shared)?,
+                kernel("adjoint_next", adjoint.0, adjoint.1, shared)?,
+            ],
             update: kernel("update", channels, 256, 0)?,
             update_adjoint: kernel("update_adjoint", channels, 256, 0)?,
             readout: kernel("readout", (atoms as u32).div_ceil(4), 128, 0)?,

@@ -17,6 +17,7 @@ mod network;
 mod nvrtc;
 mod potential;
 mod program;
+mod radial;
 mod state;
 mod weights;
 

@@ -7,6 +7,7 @@ use super::launch::Sink;
 use super::layout::{Parameters, Pointer};
 use super::many::Many;
 use super::program::Program;
+use super::radial;
 use super::weights::{SLICE, Weights, padded};
 use crate::error::Result;
 use crate::model::{Architecture, Model};
@@ -30,11 +31,13 @@ impl Network {
         let features = model.features().next_power_of_two().max(SLICE);
         let readout = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs));
         let few = device.clusters && Few::takes(features, atoms, readout);
+        let radial = atoms >= 2048 && radial::takes(&model.filter);
         Switches {
             features: if few { features } else { padded(model.features()) },
             student: model.spec.architecture == Architecture::Student,
             // Filling the shared memory of every multiprocessor pays when many atoms then read from it.
-            table_shared: table_bytes(model) <= device.shared_memory && atoms >= 4096,
+            table_shared: !radial && atoms >= 4096 && table_bytes(model) <= device.shared_memory,
+            radial,
             large: atoms >= 2048,
             few,
             split: !few && atoms <= 512,
@@ -53,12 +56,13 @@ impl Network {
         model: &Model,
         atomic_numbers: &[u8],
     ) -> Result<Self> {
-        let weights = Weights::new(device, model, switches.few, switches.features, atomic_numbers)?;
+        let weights = Weights::new(device, model, switches, atomic_numbers)?;
         let atoms = atomic_numbers.len();
         let way = if switches.few {
             Way::Few(Box::new(Few::new(device, program, &weights, atoms)?))
         } else {
-            Way::Many(Box::new(Many::new(device, program, switches, table_bytes(model), &weights, atoms)?))
+            let table_bytes = if switches.table_shared { table_bytes(model) } else { 0 };
+            Way::Many(Box::new(Many::new(device, program, switches, table_bytes, &weights, atoms)?))
         };
         Ok(Network { weights, way })
     }

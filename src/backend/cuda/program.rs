@@ -164,6 +164,7 @@ mod tests {
             features: 64,
             student: false,
             table_shared: false,
+            radial: false,
             large: false,
             few: false,
             split: false,

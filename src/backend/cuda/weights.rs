@@ -1,9 +1,10 @@
 //! Weights as the kernels want them: float32, features padded to a multiple of 32 channels.
 
 use super::device::Device;
-use super::kernels::CLUSTER;
-use super::layout::{Mixing, Pointer};
+use super::kernels::{CLUSTER, Switches};
+use super::layout::{FilterData, Mixing, Pointer};
 use super::memory::Buffer;
+use super::radial::Radial;
 use crate::backend::padding::Padding;
 use crate::error::Result;
 use crate::model::{self, Architecture, FilterTable, Model, Update};
@@ -38,7 +39,7 @@ pub(super) struct Weights {
 
 /// One block of message and update.
 pub(super) struct LayerWeights {
-    pub table: Buffer<f32>,
+    pub filter: Filter,
     /// The message context, in `painn`.
     pub context: Option<[Dense; 2]>,
     /// M, in `painn`.
@@ -49,9 +50,39 @@ pub(super) struct LayerWeights {
     pub epsilon: f32,
 }
 
+/// A layer's filter.
+pub(super) enum Filter {
+    Table(Buffer<f32>),
+    Radial(Radial),
+}
+
+impl Filter {
+    fn new(device: &Arc<Device>, model: &Model, layer: usize, switches: &Switches) -> Result<Self> {
+        Ok(if switches.radial {
+            Filter::Radial(Radial::new(device, &model.filter, layer, switches.features)?)
+        } else {
+            Filter::Table(Buffer::from(device, &table(model.filter_table(), layer, switches.features))?)
+        })
+    }
+
+    /// For kernels that take a table; null where there is none.
+    pub fn table(&self) -> Pointer {
+        self.data().table
+    }
+
+    /// For kernels that take either.
+    pub fn data(&self) -> FilterData {
+        match self {
+            Filter::Table(table) => FilterData { table: table.pointer(), ..FilterData::default() },
+            Filter::Radial(radial) => radial.data(),
+        }
+    }
+}
+
 impl Weights {
-    /// Copies them to the device, `features` wide, for the network for few atoms or for many.
-    pub fn new(device: &Arc<Device>, model: &Model, few: bool, features: usize, atomic_numbers: &[u8]) -> Result<Self> {
+    /// Copies them to the device for the kernels that these switches make.
+    pub fn new(device: &Arc<Device>, model: &Model, switches: &Switches, atomic_numbers: &[u8]) -> Result<Self> {
+        let Switches { few, features, .. } = *switches;
         let mut elements = atomic_numbers.to_vec();
         elements.sort_unstable();
         elements.dedup();
@@ -76,13 +107,14 @@ impl Weights {
         let (last, hidden) = model.readout.split_last().expect("a readout has layers");
         let mut last_weight: Vec<f32> = last.weight.iter().map(|&w| w as f32).collect();
         last_weight.resize(padded(last.inputs), 0.0);
-        let filters = model.filter_table();
         let layers = model.layers.iter().enumerate();
         Ok(Weights {
             student: model.spec.architecture == Architecture::Student,
             features,
             layers: layers
-                .map(|(l, layer)| LayerWeights::new(device, layer, few, features, table(filters, l, features)))
+                .map(|(l, layer)| {
+                    LayerWeights::new(device, layer, few, features, Filter::new(device, model, l, switches)?)
+                })
                 .collect::<Result<_>>()?,
             readout: hidden
                 .iter()
@@ -111,7 +143,7 @@ impl Weights {
 }
 
 impl LayerWeights {
-    fn new(device: &Arc<Device>, layer: &model::Layer, few: bool, features: usize, table: Vec<f32>) -> Result<Self> {
+    fn new(device: &Arc<Device>, layer: &model::Layer, few: bool, features: usize, filter: Filter) -> Result<Self> {
         let wide = [features, features];
         let context = match &layer.context {
             Some([a, b]) => {
@@ -132,7 +164,7 @@ impl LayerWeights {
             }
         };
         Ok(LayerWeights {
-            table: Buffer::from(device, &table)?,
+            filter,
             context,
             channel_mix,
             update: [

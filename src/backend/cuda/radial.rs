@@ -1,0 +1,97 @@
+//! Filters straight from the radial functions, as `kernels/radial.cuh` takes them: weights split into two 16-bit numbers, in
+//! the order in which the lanes of a warp hold them.
+
+use super::device::Device;
+use super::layout::{FilterData, Pointer};
+use super::memory::Buffer;
+use super::weights::SLICE;
+use crate::error::Result;
+use crate::model::{GaussianFilter, RadialFilter};
+use half::f16;
+use std::sync::Arc;
+
+/// Most radial functions.
+const FUNCTIONS: usize = 20;
+
+/// One layer's filter on the device.
+pub(super) struct Radial {
+    /// `[slice][3][4 tiles][2][32 lanes][8]`.
+    weights: Buffer<u16>,
+    /// `[FUNCTIONS]` of centre (Å) and γ / ln 2 (Å⁻²).
+    functions: Buffer<f32>,
+    unit: f32,
+}
+
+/// Whether all filters can be made this way.
+pub(super) fn takes(filter: &RadialFilter) -> bool {
+    (0..filter.layers()).all(|layer| filter.gaussian(layer).is_some_and(|f| f.centers.len() <= FUNCTIONS))
+}
+
+impl Radial {
+    /// `wide`: channels with padding. The filter is one that [`takes`] has seen.
+    pub fn new(device: &Arc<Device>, filter: &RadialFilter, layer: usize, wide: usize) -> Result<Self> {
+        let gaussian = filter.gaussian(layer).expect("only such filters come here");
+        let mut functions = vec![0.0; 2 * FUNCTIONS];
+        for (k, (m, gamma)) in gaussian.centers.iter().zip(gaussian.gammas).enumerate() {
+            (functions[2 * k], functions[2 * k + 1]) = (*m as f32, (gamma / std::f64::consts::LN_2) as f32);
+        }
+        let unit = unit(&gaussian);
+        Ok(Radial {
+            weights: Buffer::from(device, &packed(&gaussian, wide, unit))?,
+            functions: Buffer::from(device, &functions)?,
+            unit: unit as f32,
+        })
+    }
+
+    /// Without a table.
+    pub fn data(&self) -> FilterData {
+        FilterData {
+            table: 0 as Pointer,
+            weights: self.weights.pointer(),
+            functions: self.functions.pointer(),
+            unit: self.unit,
+        }
+    }
+}
+
+/// The power of two that brings the largest weight to between 128 and 256: neither half of a split weight is then too large or,
+/// measured by the largest one, too small for 16 bits.
+fn unit(filter: &GaussianFilter) -> f64 {
+    let largest = filter.weight.iter().chain(filter.bias).fold(0.0f64, |most, w| most.max(w.abs()));
+    if largest > 0.0 { (largest.log2().floor() - 7.0).exp2() } else { 1.0 }
+}
+
+/// Nearest 16-bit number, and what it leaves.
+fn split(weight: f64) -> [f16; 2] {
+    let high = f16::from_f64(weight);
+    [high, f16::from_f64(weight - high.to_f64())]
+}
+
+/// Weights over `unit` as the right factor of m16n8k16 products, see `factor` and `filter` in kernels/radial.cuh: a lane (column
+/// n = lane / 4, c = lane % 4) has in its eight registers, two numbers each, what goes with its functions' lo, lo, hi,
+/// hi, hi, hi, (hi, hi), (lo, cutoff).
+fn packed(filter: &GaussianFilter, wide: usize, unit: f64) -> Vec<u16> {
+    let (count, features) = (filter.centers.len(), filter.bias.len() / 3);
+    let mut packed = Vec::with_capacity(wide * 3 * 64);
+    for place in 0..wide / SLICE * 3 * 4 * 2 * 32 {
+        let (slice, third, tile) = (place / 768, place / 256 % 3, place / 64 % 4);
+        let (half, lane) = (place / 32 % 2, place % 32);
+        let (column, c) = (lane / 4, lane % 4);
+        let channel = slice * SLICE + tile / 2 * 16 + column / 2 * 4 + tile % 2 * 2 + column % 2;
+        let known = channel < features;
+        let output = third * features + channel;
+        let of = |function: usize| {
+            let k = c + 4 * function;
+            split(if known && k < count { filter.weight[k * filter.bias.len() + output] / unit } else { 0.0 })
+        };
+        let [w0, w1, w2, w3, w4] = [0, 1, 2, 3, 4].map(of);
+        let bias = split(if known { filter.bias[output] / unit } else { 0.0 });
+        let with_cutoff = [bias[0], bias[1], bias[0], f16::ZERO][c];
+        let eight = match half {
+            0 => [w0[0], w1[0], w2[0], w3[0], w0[1], w1[1], w2[1], w3[1]],
+            _ => [w0[0], w1[0], w2[0], w3[0], w4[1], w4[0], w4[0], with_cutoff],
+        };
+        packed.extend(eight.map(f16::to_bits));
+    }
+    packed
+}
