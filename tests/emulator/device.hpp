@@ -296,7 +296,7 @@ inline void open_exchange(unsigned long long* barriers)
 template <class T> T* place_in(int rank, T* at)
 {
     size_t offset = (char*)at - emulator::own_shared();
-    if (offset >= emulator::SHARED) emulator::stop("a write to another block's shared memory is not to shared memory");
+    if (offset > emulator::SHARED - sizeof *at) emulator::stop("a write to another block's shared memory is not to shared memory");
     return (T*)(emulator::dynamic_shared + rank * emulator::SHARED + offset);
 }
 
@@ -309,9 +309,11 @@ inline void turn_over(Bytes* barrier)
 }
 } // namespace emulator
 
-inline void send(int rank, float* at, float value, unsigned long long* barrier)
+inline void send(int rank, float* at, float4 value, unsigned long long* barrier)
 {
-    *place_in(rank, at) = value;
+    float4* to = place_in(rank, (float4*)at);
+    if ((size_t)to % sizeof value != 0) emulator::stop("four numbers are sent to a place that is no multiple of 16 bytes");
+    *to = value;
     emulator::Bytes* bytes = (emulator::Bytes*)place_in(rank, barrier);
     bytes->missing -= sizeof value;
     emulator::turn_over(bytes);
@@ -343,6 +345,16 @@ template <class T> T __shfl_xor_sync(unsigned, T value, int mask)
     unsigned long long bits = 0;
     memcpy(&bits, &value, sizeof value);
     bits = emulator::exchange(bits)[(emulator::current % 32) ^ mask];
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// Groups of `width` lanes exchange among themselves.
+template <class T> T __shfl_sync(unsigned, T value, int from, int width)
+{
+    unsigned long long bits = 0;
+    memcpy(&bits, &value, sizeof value);
+    bits = emulator::exchange(bits)[emulator::current % 32 / width * width + from];
     memcpy(&value, &bits, sizeof value);
     return value;
 }
