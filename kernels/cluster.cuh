@@ -11,9 +11,7 @@
 #ifndef EMULATED_CLUSTERS
 #define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
 
-// All threads of the cluster arrive, then wait for each other. What was written before one arrives is there for all that
-// have waited.
-__device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+// Waits until all threads of the cluster have come as far as `open_exchange`.
 __device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 
 __device__ inline unsigned shared_address(const void* at) { return (unsigned)__cvta_generic_to_shared(at); }

@@ -1,5 +1,5 @@
 // Both ends of a step of few atoms, each as one kernel.
-#include "cluster.cuh"
+#include "guard.cuh"
 
 // The whole beginning of a step, and whether the list is due. One block.
 extern "C" __global__ void __launch_bounds__(1024) few_begin(Parameters p, unsigned long long rebuild)
@@ -20,16 +20,54 @@ extern "C" __global__ void __launch_bounds__(1024) few_begin(Parameters p, unsig
     if (threadIdx.x == 0) set_conditional(rebuild, p.control->rebuild != 0 && p.control->status == 0);
 }
 
-// The whole end of a step: forces, second half kick, counting. One cluster. A status that is set here stops no thread.
-extern "C" __global__ void CLUSTERED __launch_bounds__(512) few_end(Parameters p, unsigned long long again)
+// Whether this block is the last one to come here: what all others have written is there for it then. Every thread must call
+// it.
+__device__ inline bool last_block(Control* control)
 {
-    int status = p.control->status;
-    if (status == 0 || status == STATUS_FAST)
-        for (int atom = warp_index(); atom < p.atoms; atom += CLUSTER * blockDim.x / 32) {
-            collect(p, atom);
-            if (warp_lane() == 0) kick(p, atom);
-        }
-    cluster_arrive();
-    cluster_wait();
-    if (cluster_rank() == 0) end(p, 1, again);
+    __shared__ bool last;
+    // Who has not read yet must not find what the last block writes.
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicAdd(&control->finished, 1) == (int)gridDim.x - 1;
+        if (last) control->finished = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
+// The force on this block's atom and its second half kick. Lanes of the first warp add up pairs as those of `collect_forces`
+// do: to the same bits.
+__device__ inline void collect_and_kick(const Parameters& p, int atom, unsigned begin, int count)
+{
+    __shared__ Push pushes[END_THREADS];
+    bool adds = threadIdx.x < 32;
+    double3 v = make_double3(0.0, 0.0, 0.0);
+    double half = 0.0;
+    // On their way while forces are made.
+    if (adds) {
+        v = vector_of(p.velocities, atom);
+        half = p.half_kick[atom];
+    }
+    Push sum = {0.0, 0.0, 0.0, 0.0};
+    for (int first = 0; first < count; first += END_THREADS) {
+        int k = first + threadIdx.x;
+        if (k < count) pushes[threadIdx.x] = push_of(p, atom, p.pairs[begin + k]);
+        __syncthreads();
+        for (int n = threadIdx.x; adds && n < min(END_THREADS, count - first); n += 32) sum = add(sum, pushes[n]);
+        __syncthreads();
+    }
+    if (!adds) return;
+    double3 f = leave_force(p, atom, sum);
+    if (threadIdx.x == 0) kick(p, atom, v, half, f);
+}
+
+// The whole end of a step: forces, second half kick, counting. A block an atom; a status that is set here stops no block.
+extern "C" __global__ void __launch_bounds__(END_THREADS) few_end(Parameters p, unsigned long long again)
+{
+    int atom = blockIdx.x, status = p.control->status, count = p.inside[atom];
+    unsigned begin = p.rows[atom];
+    if (status == 0 || status == STATUS_FAST) collect_and_kick(p, atom, begin, count);
+    if (last_block(p.control)) end(p, 1, again);
 }

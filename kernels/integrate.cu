@@ -131,13 +131,14 @@ extern "C" __global__ void bath(Parameters p)
 }
 #endif
 
-// B: the second half kick of an atom. Long before an energy overflows, atoms fly.
-__device__ inline void kick(const Parameters& p, int atom)
+// B: the second half kick of an atom of velocity v. Long before an energy overflows, atoms fly.
+__device__ inline void kick(const Parameters& p, int atom, double3 v, double half, double3 f)
 {
-    double* v = p.velocities + 3 * atom;
-    const double* f = p.forces + 3 * atom;
-    for (int c = 0; c < 3; c++) v[c] += f[c] * p.half_kick[atom];
-    if (!(norm2(v[0], v[1], v[2]) <= p.fastest2)) fail(p.control, STATUS_FAST, atom);
+    v = make_double3(v.x + f.x * half, v.y + f.y * half, v.z + f.z * half);
+    p.velocities[3 * atom] = v.x;
+    p.velocities[3 * atom + 1] = v.y;
+    p.velocities[3 * atom + 2] = v.z;
+    if (!(norm2(v.x, v.y, v.z) <= p.fastest2)) fail(p.control, STATUS_FAST, atom);
 }
 
 // That status, set here, stops no other thread: the lowest atom is found.
@@ -145,7 +146,8 @@ extern "C" __global__ void finish_step(Parameters p)
 {
     int status = p.control->status;
     if (status != 0 && status != STATUS_FAST) return;
-    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x) kick(p, atom);
+    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x)
+        kick(p, atom, vector_of(p.velocities, atom), p.half_kick[atom], vector_of(p.forces, atom));
 }
 
 // Tells the graph whether its rebuild branch is to run. One thread, after all blocks that can raise the flag.
@@ -171,7 +173,7 @@ __device__ inline void observe_all(const Parameters& p, double& network, double&
 }
 
 // Closes a step: counts it, adds up the bath's heat, takes a sample when one is due, and says whether the graph goes
-// round again. One block of 1024 threads; `blocks` is the grid of `begin`.
+// round again. One block; `blocks` is the grid of `begin`.
 __device__ inline void end(const Parameters& p, int blocks, unsigned long long again)
 {
     Control* control = p.control;

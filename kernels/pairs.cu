@@ -71,53 +71,56 @@ __device__ inline double warp_sum(double value)
     return value;
 }
 
-// One warp an atom: F = Σ over its row of (gradient of the pair seen from the other end − gradient of the pair), and the
-// repulsion. Its lane 0 writes them.
-__device__ inline void collect(const Parameters& p, int atom)
+// What pairs do to an atom: the force on it, eV/Å, and its half of the repulsion, eV.
+struct Push {
+    double x, y, z, energy;
+};
+
+__device__ inline Push add(const Push& a, const Push& b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.energy + b.energy}; }
+
+// That of a pair of its row: the gradient of the pair seen from the other end − gradient of the pair, and the repulsion.
+__device__ inline Push push_of(const Parameters& p, int atom, const Pair& pair)
 {
-    int lane = warp_lane();
-    unsigned begin = p.rows[atom];
-    int count = p.inside[atom];
-    double fx = 0, fy = 0, fz = 0;
+    unsigned reverse = p.reverse[pair.entry];
+    double3 own = pair_gradient(p, pair, pair.entry, -1.0);
+    double3 other = pair_gradient(p, pair, reverse, 1.0);
+    Push push = {other.x - own.x, other.y - own.y, other.z - own.z, 0.0};
 #if REPULSION
-    double energy = 0;
+    double3 r, gradient;
+    double both;
+    if (pair.distance < p.repelled && repel(p, atom, pair.entry, r, gradient, both))
+        push = add(push, {gradient.x, gradient.y, gradient.z, 0.5 * both});
 #endif
-    for (int k = lane; k < count; k += 32) {
-        Pair pair = p.pairs[begin + k];
-        double3 own = pair_gradient(p, pair, pair.entry, -1.0);
-        double3 other = pair_gradient(p, pair, p.reverse[pair.entry], 1.0);
-        fx += other.x - own.x;
-        fy += other.y - own.y;
-        fz += other.z - own.z;
-#if REPULSION
-        double3 r, gradient;
-        double both;
-        if (pair.distance < p.repelled && repel(p, atom, pair.entry, r, gradient, both)) {
-            fx += gradient.x;
-            fy += gradient.y;
-            fz += gradient.z;
-            energy += 0.5 * both;
-        }
-#endif
-    }
-    fx = warp_sum(fx);
-    fy = warp_sum(fy);
-    fz = warp_sum(fz);
-    if (lane == 0) {
-        p.forces[3 * atom] = fx;
-        p.forces[3 * atom + 1] = fy;
-        p.forces[3 * atom + 2] = fz;
-    }
-#if REPULSION
-    energy = warp_sum(energy);
-    if (lane == 0) p.repulsion[atom] = energy / p.energy_unit;
-#endif
+    return push;
 }
 
+// Adds up those of a warp's lanes and leaves the sum as the atom's; returns the force.
+__device__ inline double3 leave_force(const Parameters& p, int atom, const Push& push)
+{
+    double3 f = make_double3(warp_sum(push.x), warp_sum(push.y), warp_sum(push.z));
+    if (warp_lane() == 0) {
+        p.forces[3 * atom] = f.x;
+        p.forces[3 * atom + 1] = f.y;
+        p.forces[3 * atom + 2] = f.z;
+    }
+#if REPULSION
+    double energy = warp_sum(push.energy);
+    if (warp_lane() == 0) p.repulsion[atom] = energy / p.energy_unit;
+#endif
+    return f;
+}
+
+// One warp an atom.
 extern "C" __global__ void collect_forces(Parameters p)
 {
     int row = warp_index();
-    if (p.control->status == 0 && row < p.atoms) collect(p, atom_of(p, row));
+    if (p.control->status != 0 || row >= p.atoms) return;
+    int atom = atom_of(p, row);
+    unsigned begin = p.rows[atom];
+    int count = p.inside[atom];
+    Push push = {0.0, 0.0, 0.0, 0.0};
+    for (int k = warp_lane(); k < count; k += 32) push = add(push, push_of(p, atom, p.pairs[begin + k]));
+    leave_force(p, atom, push);
 }
 
 // One warp an atom: its part of the strain derivative, Σ r ⊗ dE/dr over its row, [N][3][3]. Only when somebody asks.

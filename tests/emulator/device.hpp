@@ -32,6 +32,7 @@ inline double3 make_double3(double x, double y, double z) { return {x, y, z}; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline void __threadfence() {}
 template <class T> T atomicAdd(T* at, T x) { T old = *at; *at = old + x; return old; }
 template <class T> T atomicMax(T* at, T x) { T old = *at; if (x > old) *at = x; return old; }
 template <class T> T atomicMin(T* at, T x) { T old = *at; if (x < old) *at = x; return old; }

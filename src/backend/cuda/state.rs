@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::graph::Handle;
-use super::kernels::{CLUSTER, Switches};
+use super::kernels::{CLUSTER, END_THREADS, Switches};
 use super::launch::{Kernel, Sink, launch};
 use super::layout::{Contact, Control, DeviceSample, ENTRY_BYTES, ElementPair, PAIR_BYTES, Parameters, status};
 use super::memory::{Buffer, Staging};
@@ -472,7 +472,7 @@ impl Kernels {
         let ends = if switches.few {
             Ends::Few {
                 begin: kernel("few_begin", 1, atoms.next_multiple_of(32).min(1024))?,
-                end: kernel("few_end", CLUSTER as u32, 512)?,
+                end: kernel("few_end", atoms, END_THREADS)?,
             }
         } else {
             Ends::Many {
