@@ -8,7 +8,7 @@
 //   SPLIT         1: the network for many has so few atoms that only latency counts; never with LARGE
 //   FEW           1: clusters of blocks take few atoms through a layer, see few.cu
 //   CLUSTER       blocks of a cluster, of FEW_THREADS threads
-//   END_THREADS   of the block that ends a step for one of few atoms
+//   PAIR_THREADS  of the block that takes the pairs of one of few atoms
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
 //   WATCH         1: the model says what it was trained on, and the host wants to hear where a system leaves it

@@ -16,7 +16,7 @@ __device__ inline void begin_whole(const Parameters& p)
 }
 
 // The beginning of a step, unless the end of the one before has begun it: then the flag is up. One block.
-extern "C" __global__ void __launch_bounds__(END_THREADS) few_begin(Parameters p, unsigned long long steady)
+extern "C" __global__ void __launch_bounds__(PAIR_THREADS) few_begin(Parameters p, unsigned long long steady)
 {
     int status = p.control->status, begun = p.control->rebuild;
     // Everybody has looked before anybody writes.
@@ -48,7 +48,7 @@ __device__ inline bool last_block(Control* control)
 // do: to the same bits.
 __device__ inline void collect_and_kick(const Parameters& p, int atom, unsigned begin, int count)
 {
-    __shared__ Push pushes[END_THREADS];
+    __shared__ Push pushes[PAIR_THREADS];
     bool adds = threadIdx.x < 32;
     double3 v = make_double3(0.0, 0.0, 0.0);
     double half = 0.0;
@@ -58,11 +58,11 @@ __device__ inline void collect_and_kick(const Parameters& p, int atom, unsigned 
         half = p.half_kick[atom];
     }
     Push sum = {0.0, 0.0, 0.0, 0.0};
-    for (int first = 0; first < count; first += END_THREADS) {
+    for (int first = 0; first < count; first += PAIR_THREADS) {
         int k = first + threadIdx.x;
         if (k < count) pushes[threadIdx.x] = push_of(p, atom, p.pairs[begin + k]);
         __syncthreads();
-        for (int n = threadIdx.x; adds && n < min(END_THREADS, count - first); n += 32) sum = add(sum, pushes[n]);
+        for (int n = threadIdx.x; adds && n < min(PAIR_THREADS, count - first); n += 32) sum = add(sum, pushes[n]);
         __syncthreads();
     }
     if (!adds) return;
@@ -72,7 +72,7 @@ __device__ inline void collect_and_kick(const Parameters& p, int atom, unsigned 
 
 // The whole end of a step: forces, second half kick, counting; then, with conditions, the beginning of the next one. A block
 // an atom; a status that is set here stops no block.
-extern "C" __global__ void __launch_bounds__(END_THREADS)
+extern "C" __global__ void __launch_bounds__(PAIR_THREADS)
 few_end(Parameters p, unsigned long long again, unsigned long long steady)
 {
     int atom = blockIdx.x, status = p.control->status, count = p.inside[atom];

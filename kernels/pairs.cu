@@ -2,17 +2,21 @@
 // cutoff decided, in float64; then they are narrowed.
 #include "guard.cuh"
 
-// One warp an atom: keeps the row's order. A status that this kernel sets stops none of its threads, so that lanes stay
-// together and the lowest atom is found.
+// Warps that share a row: all of a block where atoms are few.
+#define FINDERS (FEW ? PAIR_THREADS / 32 : 1)
+
+// One warp an atom, or one block: keeps the row's order. A status that this kernel sets stops none of its threads, so that
+// they stay together and the lowest atom is found.
 extern "C" __global__ void find_pairs(Parameters p)
 {
-    int row = warp_index(), lane = warp_lane(), status = p.control->status;
-    if ((status != 0 && status != STATUS_OVERLAP) || row >= p.atoms) return;
-    int atom = atom_of(p, row);
+    int row = warp_index() / FINDERS, member = warp_index() % FINDERS, lane = warp_lane();
+    if (row >= p.atoms) return;
+    int status = p.control->status, atom = atom_of(p, row);
     unsigned begin = p.rows[atom], end = p.rows[atom + 1];
+    if (status != 0 && status != STATUS_OVERLAP) return;
     int count = 0;
-    for (unsigned first = begin; first < end; first += 32) {
-        unsigned e = first + lane;
+    for (unsigned first = begin; first < end; first += 32 * FINDERS) {
+        unsigned e = first + 32 * member + lane;
         bool in = false;
         Pair pair;
         if (e < end) {
@@ -38,10 +42,22 @@ extern "C" __global__ void find_pairs(Parameters p)
             }
         }
         unsigned all = __ballot_sync(FULL, in);
-        if (in) p.pairs[begin + count + __popc(all & ((1u << lane) - 1))] = pair;
-        count += __popc(all);
+        int found = __popc(all), before = 0;
+#if FEW
+        __shared__ int of_warp[FINDERS];
+        if (lane == 0) of_warp[member] = found;
+        __syncthreads();
+        found = 0;
+        for (int m = 0; m < FINDERS; m++) {
+            if (m == member) before = found;
+            found += of_warp[m];
+        }
+        __syncthreads();
+#endif
+        if (in) p.pairs[begin + count + before + __popc(all & ((1u << lane) - 1))] = pair;
+        count += found;
     }
-    if (lane == 0) p.inside[atom] = count;
+    if (lane == 0 && member == 0) p.inside[atom] = count;
 }
 
 // dE/dr of the directed pair (neighbour <- centre), its r pointing from neighbour to centre, from the gradients kept at

@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::graph::{Chain, Handle};
-use super::kernels::{CLUSTER, END_THREADS, Switches};
+use super::kernels::{CLUSTER, PAIR_THREADS, Switches};
 use super::launch::{Kernel, Sink, launch};
 use super::layout::{Contact, Control, DeviceSample, ENTRY_BYTES, ElementPair, PAIR_BYTES, Parameters, status};
 use super::memory::{Buffer, Staging};
@@ -506,7 +506,7 @@ impl Kernels {
         let strided = atoms.div_ceil(ATOM_THREADS).min(ATOM_BLOCKS);
         let (each, warps) = (atoms.div_ceil(256), atoms.div_ceil(4));
         let ends = if switches.few {
-            Ends::Few { begin: kernel("few_begin", 1, END_THREADS)?, end: kernel("few_end", atoms, END_THREADS)? }
+            Ends::Few { begin: kernel("few_begin", 1, PAIR_THREADS)?, end: kernel("few_end", atoms, PAIR_THREADS)? }
         } else {
             Ends::Many {
                 begin_step: kernel("begin_step", strided, ATOM_THREADS)?,
@@ -536,7 +536,11 @@ impl Kernels {
             moved: kernel("moved", strided, ATOM_THREADS)?,
             ends,
             rebuild,
-            find_pairs: kernel("find_pairs", warps, 128)?,
+            find_pairs: if switches.few {
+                kernel("find_pairs", atoms, PAIR_THREADS)?
+            } else {
+                kernel("find_pairs", warps, 128)?
+            },
             collect_forces: kernel("collect_forces", warps, 128)?,
             collect_strain: kernel("collect_strain", warps, 128)?,
             observe: kernel("observe", 1, 1024)?,
