@@ -1,18 +1,17 @@
 // Clusters: CLUSTER blocks that run at the same time and write into each other's shared memory.
 //
-// In an exchange every thread hands out numbers to the same place in all blocks, then waits until all that its block is to
-// get are there. A block gets what it waits for from all others, so nobody is more than one exchange ahead: the two
-// barriers that count bytes take turns, and a place may be written again two exchanges later. Nothing but the numbers is
-// waited for: a barrier over the cluster would wait for global memory too, a microsecond each time.
+// In an exchange threads hand out numbers to the same place in all blocks, then wait until all that their block is to get
+// are there. Four lanes, a quad, put their numbers together: each of them gives all four to CLUSTER / 4 blocks at once. A
+// block gets what it waits for from all others, so nobody is more than one exchange ahead: the two barriers that count bytes
+// take turns, and a place may be written again two exchanges later. Nothing but the numbers is waited for: a barrier over
+// the cluster would wait for global memory too, a microsecond each time.
 #pragma once
 #include "common.cuh"
 
 #ifndef EMULATED_CLUSTERS
 #define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
 
-// All threads of the cluster arrive, then wait for each other. What was written before one arrives is there for all that
-// have waited.
-__device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+// Waits until all threads of the cluster have come as far as `open_exchange`.
 __device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 
 __device__ inline unsigned shared_address(const void* at) { return (unsigned)__cvta_generic_to_shared(at); }
@@ -27,13 +26,15 @@ __device__ inline void open_exchange(unsigned long long* barriers)
     asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
 }
 
-// Writes a number to the same place in the cluster's block `rank` and counts its bytes at that block's barrier.
-__device__ inline void send(int rank, float* at, float value, unsigned long long* barrier)
+// Writes four numbers to the same place, a multiple of 16 bytes, in the cluster's block `rank` and counts their bytes at
+// that block's barrier.
+__device__ inline void send(int rank, float* at, float4 v, unsigned long long* barrier)
 {
     unsigned to, counter;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(shared_address(at)), "r"(rank));
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(counter) : "r"(shared_address(barrier)), "r"(rank));
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(to), "f"(value), "r"(counter)
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(counter)
                  : "memory");
 }
 
@@ -64,17 +65,27 @@ __device__ inline float4 load_now(const float* at)
 // Rank of this block in its cluster.
 __device__ inline int cluster_rank() { return blockIdx.x % CLUSTER; }
 
+static_assert(CLUSTER % 4 == 0, "each lane of a quad sends to as many blocks as the others");
+
 // Exchanges of a cluster, one after the other.
 struct Exchange {
     unsigned long long* barriers; // [2], in shared memory
     int count;                    // done so far
 };
 
-// Gives a number to all blocks.
-__device__ inline void hand_out(const Exchange& e, float* at, float value)
+// Gives a number to all blocks, if `on`. Every lane of a warp must call it; the lanes of a quad are all on or all off, and
+// their places are next to each other.
+__device__ inline void hand_out(const Exchange& e, float* at, float value, bool on)
 {
+    float4 all;
+    all.x = __shfl_sync(FULL, value, 0, 4);
+    all.y = __shfl_sync(FULL, value, 1, 4);
+    all.z = __shfl_sync(FULL, value, 2, 4);
+    all.w = __shfl_sync(FULL, value, 3, 4);
+    if (!on) return;
 #pragma unroll
-    for (int rank = 0; rank < CLUSTER; rank++) send(rank, at, value, e.barriers + (e.count & 1));
+    for (int first = 0; first < CLUSTER; first += 4)
+        send(first + threadIdx.x % 4, at - threadIdx.x % 4, all, e.barriers + (e.count & 1));
 }
 
 // Waits until this block has got so many numbers. Every thread must call it: what a thread has read before, others may

@@ -9,6 +9,7 @@
 //   SPLIT         1: the network for many has so few atoms that only latency counts; never with LARGE
 //   FEW           1: clusters of blocks take few atoms through a layer, see few.cu
 //   CLUSTER       blocks of a cluster, of FEW_THREADS threads
+//   PAIR_THREADS  of the block that takes the pairs of one of few atoms
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
 //   WATCH         1: the model says what it was trained on, and the host wants to hear where a system leaves it
@@ -53,6 +54,7 @@ struct Control {
     int atom;                // the lowest index that `status` is about
     int samples;             // taken since the host looked
     int close;               // 1: atoms came too close in this evaluation, 2: in one before, since the host looked
+    int finished;            // blocks that are done in a kernel whose last one goes on alone; 0 between kernels
 };
 
 struct Sample {
@@ -199,6 +201,12 @@ __device__ inline double3 pair_vector(const Parameters& p, int i, int j, int x, 
         r.z += p.cell[2] * a + p.cell[5] * b + p.cell[8] * c;
     }
     return r;
+}
+
+// An atom's vector in an array [N][3].
+__device__ inline double3 vector_of(const double* array, int atom)
+{
+    return make_double3(array[3 * atom], array[3 * atom + 1], array[3 * atom + 2]);
 }
 
 __device__ inline double norm2(double x, double y, double z) { return x * x + y * y + z * z; }

@@ -20,42 +20,37 @@ __device__ inline void update_back(Team& t, const Layer& layer, Panel panel, con
                                    bool last)
 {
     const Shape second = {3 * FEATURES, 1, FEATURES}, first = {FEATURES, 2, FEATURES}, mixed = {2 * FEATURES, 1, FEATURES};
-    if (t.mine) {
-        float* g = t.gradients + t.local * 3 * FEATURES + t.channel;
-        float s = 0.0f, along = 0.0f;
-        for (int k = 0; k < 3; k++) {
-            s += STUDENT ? gm[k] * turned(layer.mixing, c.v, k) : c.v[k] * c.y[k];
-            along += gm[k] * (STUDENT ? c.v[k] : c.y[k]);
-        }
-        hand_out(t.exchange, g, gq);
-        hand_out(t.exchange, g + FEATURES, last ? 0.0f : along);
-        hand_out(t.exchange, g + 2 * FEATURES, STUDENT ? (last ? 0.0f : s) : gq * s);
+    float* g = t.gradients + t.local * 3 * FEATURES + t.channel;
+    float s = 0.0f, along = 0.0f;
+    for (int k = 0; k < 3; k++) {
+        s += STUDENT ? gm[k] * turned(layer.mixing, c.v, k) : c.v[k] * c.y[k];
+        along += gm[k] * (STUDENT ? c.v[k] : c.y[k]);
     }
+    give(t, g, gq);
+    give(t, g + FEATURES, last ? 0.0f : along);
+    give(t, g + 2 * FEATURES, STUDENT ? (last ? 0.0f : s) : gq * s);
     finish(t.exchange, 3 * t.atoms * FEATURES);
     multiply(t, panel, layer.update_back[1], second, t.gradients, 3 * FEATURES, t.atoms);
     panel = fetch(t, layer.update_back[0], first);
     __syncthreads();
-    if (t.mine) hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu_slope(c.h) * total(t, second, 0));
+    float gh = t.mine ? silu_slope(c.h) * total(t, second, 0) : 0.0f;
+    give(t, t.hidden + t.local * FEATURES + t.channel, gh);
     finish(t.exchange, t.atoms * FEATURES);
     multiply(t, panel, layer.update_back[0], first, t.hidden, FEATURES, t.atoms);
     if (!STUDENT) panel = fetch(t, layer.mix_back, mixed);
     __syncthreads();
-    if (t.mine) {
-        float shared_part = gq * c.a3, gn = total(t, first, 1);
-        gq += total(t, first, 0);
+    float shared_part = gq * c.a3, gn = t.mine ? total(t, first, 1) : 0.0f;
+    if (t.mine) gq += total(t, first, 0);
 #if STUDENT
-        float slope = c.n > 0.0f ? gn / c.n : 0.0f;
-        float before[3] = {gm[0], gm[1], gm[2]};
-        for (int k = 0; k < 3; k++) gm[k] = before[k] * c.a2 + turned_back(layer.mixing, before, k) * c.a3 + slope * c.v[k];
+    float slope = c.n > 0.0f ? gn / c.n : 0.0f;
+    float before[3] = {gm[0], gm[1], gm[2]};
+    for (int k = 0; k < 3; k++) gm[k] = before[k] * c.a2 + turned_back(layer.mixing, before, k) * c.a3 + slope * c.v[k];
 #else
-        for (int k = 0; k < 3; k++) {
-            float* to = t.wide + (3 * t.local + k) * 2 * FEATURES + t.channel;
-            hand_out(t.exchange, to, shared_part * c.y[k] + gn * c.v[k] / c.n);
-            hand_out(t.exchange, to + FEATURES, shared_part * c.v[k] + gm[k] * c.a2);
-        }
-#endif
+    for (int k = 0; k < 3; k++) {
+        float* to = t.wide + (3 * t.local + k) * 2 * FEATURES + t.channel;
+        give(t, to, t.mine ? shared_part * c.y[k] + gn * c.v[k] / c.n : 0.0f);
+        give(t, to + FEATURES, shared_part * c.v[k] + gm[k] * c.a2);
     }
-#if !STUDENT
     finish(t.exchange, 6 * t.atoms * FEATURES);
     multiply(t, panel, layer.mix_back, mixed, t.wide, 2 * FEATURES, 3 * t.atoms);
     __syncthreads();
@@ -80,9 +75,11 @@ __device__ inline float read_out(const Parameters& p, Team& t, const Readout& re
         // Every block has all hidden values h of all layers.
         float* h = t.wide + d * t.group * FEATURES;
         int own = s.width / CLUSTER;
-        for (int k = threadIdx.x; k < t.atoms * own; k += FEW_THREADS) {
-            int local = k / own, column = t.rank * own + k % own;
-            hand_out(t.exchange, h + local * FEATURES + column, readout.bias[d][column] + total(t, s, t.atoms, local, 0, k % own));
+        for (int warp = threadIdx.x / 32 * 32; warp < t.atoms * own; warp += FEW_THREADS) {
+            int k = warp + warp_lane(), local = k / own, column = t.rank * own + k % own;
+            bool on = k < t.atoms * own;
+            float value = on ? readout.bias[d][column] + total(t, s, t.atoms, local, 0, k % own) : 0.0f;
+            hand_out(t.exchange, h + local * FEATURES + column, value, on);
         }
         finish(t.exchange, t.atoms * s.width);
         for (int k = threadIdx.x; k < t.atoms * s.width; k += FEW_THREADS) {
@@ -109,9 +106,11 @@ __device__ inline float read_out(const Parameters& p, Team& t, const Readout& re
         const float* h = t.wide + (d - 1) * t.group * FEATURES;
         float* to = x == t.hidden ? t.scalars : t.hidden;
         int own = s.width / CLUSTER;
-        for (int k = threadIdx.x; k < t.atoms * own; k += FEW_THREADS) {
-            int local = k / own, at = local * FEATURES + t.rank * own + k % own;
-            hand_out(t.exchange, to + at, silu_slope(h[at]) * total(t, s, t.atoms, local, 0, k % own));
+        for (int warp = threadIdx.x / 32 * 32; warp < t.atoms * own; warp += FEW_THREADS) {
+            int k = warp + warp_lane(), local = k / own, at = local * FEATURES + t.rank * own + k % own;
+            bool on = k < t.atoms * own;
+            float value = on ? silu_slope(h[at]) * total(t, s, t.atoms, local, 0, k % own) : 0.0f;
+            hand_out(t.exchange, to + at, value, on);
         }
         finish(t.exchange, t.atoms * s.width);
         x = to;
@@ -155,12 +154,10 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
     float* own_scalars = t.scalars + t.local * 2 * FEATURES + t.channel;
     if (t.mine) {
         c.q += gathered(t, 4, 0);
-        hand_out(t.exchange, own_scalars, c.q);
-        for (int k = 0; k < 3; k++) {
-            c.m[k] += gathered(t, 4, 1 + k);
-            if (!STUDENT) hand_out(t.exchange, t.wide + (3 * t.local + k) * FEATURES + t.channel, c.m[k]);
-        }
+        for (int k = 0; k < 3; k++) c.m[k] += gathered(t, 4, 1 + k);
     }
+    give(t, own_scalars, c.q);
+    for (int k = 0; k < 3 && !STUDENT; k++) give(t, t.wide + (3 * t.local + k) * FEATURES + t.channel, c.m[k]);
 #if !STUDENT
     finish(t.exchange, 4 * t.atoms * FEATURES);
     multiply(t, panel, layer.mix, mixing, t.wide, FEATURES, 3 * t.atoms);
@@ -182,8 +179,8 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
             square += c.v[k] * c.v[k];
         }
         c.n = sqrtf(square + layer.epsilon);
-        hand_out(t.exchange, own_scalars + FEATURES, c.n);
     }
+    give(t, own_scalars + FEATURES, c.n);
     finish(t.exchange, (STUDENT ? 2 : 1) * t.atoms * FEATURES);
     multiply(t, panel, layer.update[0], update_first, t.scalars, 2 * FEATURES, t.atoms);
     panel = fetch(t, layer.update[1], triple);
@@ -191,8 +188,8 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
     if (t.mine) {
         c.h = layer.update_bias[0][t.channel] + total(t, update_first, 0);
         if (!last) layer.hidden[scalars] = c.h;
-        hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu(c.h));
     }
+    give(t, t.hidden + t.local * FEATURES + t.channel, silu(c.h));
     finish(t.exchange, t.atoms * FEATURES);
     multiply(t, panel, layer.update[1], triple, t.hidden, FEATURES, t.atoms);
     if (last) panel = fetch(t, readout.weights[0], {FEATURES, 1, readout.widths[0]});
@@ -215,8 +212,8 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
             layer.coefficients[vectors + 2 * FEATURES] = c.a3;
             q_out[scalars] = c.q;
         }
-        if (!STUDENT || last) hand_out(t.exchange, own_scalars, c.q);
     }
+    if (!STUDENT || last) give(t, own_scalars, c.q);
     if (last) {
         finish(t.exchange, t.atoms * FEATURES);
         float gradient = read_out(p, t, readout, panel), gm[3] = {0.0f, 0.0f, 0.0f};
@@ -234,11 +231,12 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
     multiply(t, panel, next.context[0], single, t.scalars, 2 * FEATURES, t.atoms);
     panel = fetch(t, next.context[1], triple);
     __syncthreads();
+    float h = 0.0f;
     if (t.mine) {
-        float h = next.context_bias[0][t.channel] + total(t, single, 0);
+        h = next.context_bias[0][t.channel] + total(t, single, 0);
         next.context_hidden[scalars] = h;
-        hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu(h));
     }
+    give(t, t.hidden + t.local * FEATURES + t.channel, silu(h));
     finish(t.exchange, t.atoms * FEATURES);
     multiply(t, panel, next.context[1], triple, t.hidden, FEATURES, t.atoms);
     __syncthreads();
@@ -290,19 +288,20 @@ few_backward(const __grid_constant__ Parameters p, int group, const __grid_const
     __syncthreads();
     // All blocks have their barriers before anybody writes to them.
     cluster_wait();
-    if (t.mine) {
-        for (int k = 0; k < 3; k++) {
-            gm[k] += gathered(t, 6, 3 + k);
-            if (!STUDENT) hand_out(t.exchange, t.gradients + t.local * 3 * FEATURES + k * FEATURES + t.channel, gathered(t, 6, k));
-        }
-        if (STUDENT) g += gathered(t, 6, 0);
+    for (int k = 0; k < 3 && t.mine; k++) gm[k] += gathered(t, 6, 3 + k);
+#if STUDENT
+    if (t.mine) g += gathered(t, 6, 0);
+#else
+    for (int k = 0; k < 3; k++) {
+        float gx = t.mine ? gathered(t, 6, k) : 0.0f;
+        give(t, t.gradients + (3 * t.local + k) * FEATURES + t.channel, gx);
     }
-#if !STUDENT
     finish(t.exchange, 3 * t.atoms * FEATURES);
     multiply(t, panel, layer.context_back[1], triple, t.gradients, 3 * FEATURES, t.atoms);
     panel = fetch(t, layer.context_back[0], single);
     __syncthreads();
-    if (t.mine) hand_out(t.exchange, t.hidden + t.local * FEATURES + t.channel, silu_slope(context_hidden) * total(t, triple, 0));
+    float gh = t.mine ? silu_slope(context_hidden) * total(t, triple, 0) : 0.0f;
+    give(t, t.hidden + t.local * FEATURES + t.channel, gh);
     finish(t.exchange, t.atoms * FEATURES);
     multiply(t, panel, layer.context_back[0], single, t.hidden, FEATURES, t.atoms);
     panel = fetch(t, before.update_back[1], triple);

@@ -8,6 +8,7 @@
 #define WARPS (FEW_THREADS / 32)
 // Channels that a block owns, of every F of them.
 #define OWN (FEATURES / CLUSTER)
+static_assert(OWN % 4 == 0, "the lanes of a quad own channels of the same atom");
 
 // One layer: weights for both directions, see src/backend/cuda/weights.rs, and what the adjoint needs, [N][…].
 struct Layer {
@@ -69,6 +70,13 @@ __device__ inline Team make_team(const Parameters& p, int group)
     t.gradients = t.hidden + group * FEATURES;
     t.parts = t.gradients + group * 3 * FEATURES;
     return t;
+}
+
+// Gives a number of this thread's channel to all blocks, where the channel is some atom's. Every thread must call it.
+__device__ inline void give(const Team& t, float* at, float value)
+{
+    // Warps without any have nothing to do.
+    if (threadIdx.x / 32 * 32 / OWN < t.atoms) hand_out(t.exchange, at, value, t.mine);
 }
 
 // Y = X B with B [inputs][parts · width]; a block computes width / CLUSTER columns of each part, `own` ones.

@@ -44,8 +44,8 @@ extern "C" __global__ void moved(Parameters p)
 }
 
 // B A (O) A: half a kick and both half drifts; with a heat bath up to the bath, with the sums that it needs
-// (kinetic energy before it, momentum after it) left by blocks in partials[block][0..4].
-__device__ inline void begin(const Parameters& p)
+// (kinetic energy before it, momentum after it) left by blocks in partials[block][0..4]. This block is one of `blocks`.
+__device__ inline void begin(const Parameters& p, int block, int blocks)
 {
 #if LANGEVIN
     long long step = p.control->step + 1;
@@ -57,7 +57,7 @@ __device__ inline void begin(const Parameters& p)
     double kt = p.boltzmann * bath;
     double before = 0, px = 0, py = 0, pz = 0;
 #endif
-    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x) {
+    for (int atom = block * blockDim.x + threadIdx.x; atom < p.atoms; atom += blocks * blockDim.x) {
         double *x = p.positions + 3 * atom, *v = p.velocities + 3 * atom;
         const double* f = p.forces + 3 * atom;
         double half = p.half_kick[atom];
@@ -85,7 +85,7 @@ __device__ inline void begin(const Parameters& p)
     double sums[4] = {before, px, py, pz};
     for (int k = 0; k < 4; k++) {
         double sum = block_sum(sums[k]);
-        if (threadIdx.x == 0) p.partials[5 * blockIdx.x + k] = sum;
+        if (threadIdx.x == 0) p.partials[5 * block + k] = sum;
     }
 #endif
 }
@@ -99,22 +99,22 @@ __device__ inline void stop_for_good(const Parameters& p, int status)
 extern "C" __global__ void begin_step(Parameters p)
 {
     int status = p.control->status;
-    if (status == 0) begin(p);
+    if (status == 0) begin(p, blockIdx.x, gridDim.x);
     else stop_for_good(p, status);
 }
 
 #if LANGEVIN
 // The bath's second half: the motion of the centre of mass is taken out, the kinetic energy that is left goes to
 // partials[block][4], and the second half drift follows. As many blocks as `begin` has.
-__device__ inline void finish_bath(const Parameters& p)
+__device__ inline void finish_bath(const Parameters& p, int block, int blocks)
 {
     double drift[3] = {0, 0, 0};
     if (p.remove_centre_of_mass) {
         for (int c = 0; c < 3; c++)
-            drift[c] = block_sum(threadIdx.x < gridDim.x ? p.partials[5 * threadIdx.x + 1 + c] : 0.0) / p.total_mass;
+            drift[c] = block_sum(threadIdx.x < blocks ? p.partials[5 * threadIdx.x + 1 + c] : 0.0) / p.total_mass;
     }
     double after = 0;
-    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x) {
+    for (int atom = block * blockDim.x + threadIdx.x; atom < p.atoms; atom += blocks * blockDim.x) {
         double *x = p.positions + 3 * atom, *v = p.velocities + 3 * atom;
         for (int c = 0; c < 3; c++) v[c] -= drift[c];
         after += p.masses[atom] * norm2(v[0], v[1], v[2]);
@@ -122,22 +122,23 @@ __device__ inline void finish_bath(const Parameters& p)
         check_moved(p, atom);
     }
     after = block_sum(after);
-    if (threadIdx.x == 0) p.partials[5 * blockIdx.x + 4] = after;
+    if (threadIdx.x == 0) p.partials[5 * block + 4] = after;
 }
 
 extern "C" __global__ void bath(Parameters p)
 {
-    if (p.control->status == 0) finish_bath(p);
+    if (p.control->status == 0) finish_bath(p, blockIdx.x, gridDim.x);
 }
 #endif
 
-// B: the second half kick of an atom. Long before an energy overflows, atoms fly.
-__device__ inline void kick(const Parameters& p, int atom)
+// B: the second half kick of an atom of velocity v. Long before an energy overflows, atoms fly.
+__device__ inline void kick(const Parameters& p, int atom, double3 v, double half, double3 f)
 {
-    double* v = p.velocities + 3 * atom;
-    const double* f = p.forces + 3 * atom;
-    for (int c = 0; c < 3; c++) v[c] += f[c] * p.half_kick[atom];
-    if (!(norm2(v[0], v[1], v[2]) <= p.fastest2)) fail(p.control, STATUS_FAST, atom);
+    v = make_double3(v.x + f.x * half, v.y + f.y * half, v.z + f.z * half);
+    p.velocities[3 * atom] = v.x;
+    p.velocities[3 * atom + 1] = v.y;
+    p.velocities[3 * atom + 2] = v.z;
+    if (!(norm2(v.x, v.y, v.z) <= p.fastest2)) fail(p.control, STATUS_FAST, atom);
 }
 
 // That status, set here, stops no other thread: the lowest atom is found.
@@ -145,7 +146,8 @@ extern "C" __global__ void finish_step(Parameters p)
 {
     int status = p.control->status;
     if (status != 0 && status != STATUS_FAST) return;
-    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x) kick(p, atom);
+    for (int atom = blockIdx.x * blockDim.x + threadIdx.x; atom < p.atoms; atom += gridDim.x * blockDim.x)
+        kick(p, atom, vector_of(p.velocities, atom), p.half_kick[atom], vector_of(p.forces, atom));
 }
 
 // Tells the graph whether its rebuild branch is to run. One thread, after all blocks that can raise the flag.
@@ -170,13 +172,14 @@ __device__ inline void observe_all(const Parameters& p, double& network, double&
     full_step = 0.5 * p.mass_velocity2 * block_sum(twice);
 }
 
-// Closes a step: counts it, adds up the bath's heat, takes a sample when one is due, and says whether the graph goes
-// round again. One block of 1024 threads; `blocks` is the grid of `begin`.
-__device__ inline void end(const Parameters& p, int blocks, unsigned long long again)
+// Closes a step: counts it, adds up the bath's heat, takes a sample when one is due, and tells all threads whether another
+// step is to follow. One block; `blocks` is the grid of `begin`.
+__device__ inline bool end(const Parameters& p, int blocks)
 {
     Control* control = p.control;
     int status = control->status;
     long long step = control->step + 1;
+    bool more = step < control->target;
 #if WATCH
     bool close = control->close == 1 && (status == 0 || status == STATUS_FAST), outside = close;
     if (close) complete_contacts(p, step);
@@ -186,10 +189,7 @@ __device__ inline void end(const Parameters& p, int blocks, unsigned long long a
 #if WATCH
     if (close && threadIdx.x == 0) control->close = 2;
 #endif
-    if (status != 0) {
-        if (threadIdx.x == 0) set_conditional(again, 0);
-        return;
-    }
+    if (status != 0) return false;
 #if LANGEVIN
     bool mine = threadIdx.x < blocks;
     double before = block_sum(mine ? p.partials[5 * threadIdx.x] : 0.0);
@@ -216,22 +216,25 @@ __device__ inline void end(const Parameters& p, int blocks, unsigned long long a
             control->samples += 1;
         }
     }
+    bool leaves = false;
+#if WATCH
+    leaves = outside && p.stop_outside;
+#endif
     if (threadIdx.x == 0) {
         control->step = step;
         control->rebuilds += control->rebuild != 0;
         control->rebuild = 0;
-        bool more = step < control->target;
-#if WATCH
-        if (outside && p.stop_outside) {
-            control->status = STATUS_OUTSIDE;
-            more = false;
-        }
-#endif
-        set_conditional(again, more);
+        if (leaves) control->status = STATUS_OUTSIDE;
     }
+    return more && !leaves;
 }
 
-extern "C" __global__ void end_step(Parameters p, int blocks, unsigned long long again) { end(p, blocks, again); }
+// Tells the graph whether it goes round again.
+extern "C" __global__ void end_step(Parameters p, int blocks, unsigned long long again)
+{
+    bool more = end(p, blocks);
+    if (threadIdx.x == 0) set_conditional(again, more);
+}
 
 // The same sums for the host, and the end of a rebuild outside a step. One block of 1024 threads.
 extern "C" __global__ void observe(Parameters p)

@@ -2,17 +2,21 @@
 // cutoff decided, in float64; then they are narrowed.
 #include "guard.cuh"
 
-// One warp an atom: keeps the row's order. A status that this kernel sets stops none of its threads, so that lanes stay
-// together and the lowest atom is found.
+// Warps that share a row: all of a block where atoms are few.
+#define FINDERS (FEW ? PAIR_THREADS / 32 : 1)
+
+// One warp an atom, or one block: keeps the row's order. A status that this kernel sets stops none of its threads, so that
+// they stay together and the lowest atom is found.
 extern "C" __global__ void find_pairs(Parameters p)
 {
-    int row = warp_index(), lane = warp_lane(), status = p.control->status;
-    if ((status != 0 && status != STATUS_OVERLAP) || row >= p.atoms) return;
-    int atom = atom_of(p, row);
+    int row = warp_index() / FINDERS, member = warp_index() % FINDERS, lane = warp_lane();
+    if (row >= p.atoms) return;
+    int status = p.control->status, atom = atom_of(p, row);
     unsigned begin = p.rows[atom], end = p.rows[atom + 1];
+    if (status != 0 && status != STATUS_OVERLAP) return;
     int count = 0;
-    for (unsigned first = begin; first < end; first += 32) {
-        unsigned e = first + lane;
+    for (unsigned first = begin; first < end; first += 32 * FINDERS) {
+        unsigned e = first + 32 * member + lane;
         bool in = false;
         Pair pair;
         if (e < end) {
@@ -47,10 +51,22 @@ extern "C" __global__ void find_pairs(Parameters p)
             }
         }
         unsigned all = __ballot_sync(FULL, in);
-        if (in) p.pairs[begin + count + __popc(all & ((1u << lane) - 1))] = pair;
-        count += __popc(all);
+        int found = __popc(all), before = 0;
+#if FEW
+        __shared__ int of_warp[FINDERS];
+        if (lane == 0) of_warp[member] = found;
+        __syncthreads();
+        found = 0;
+        for (int m = 0; m < FINDERS; m++) {
+            if (m == member) before = found;
+            found += of_warp[m];
+        }
+        __syncthreads();
+#endif
+        if (in) p.pairs[begin + count + before + __popc(all & ((1u << lane) - 1))] = pair;
+        count += found;
     }
-    if (lane == 0) p.inside[atom] = count;
+    if (lane == 0 && member == 0) p.inside[atom] = count;
 }
 
 // dE/dr of the directed pair (neighbour <- centre), its r pointing from neighbour to centre, from the gradients kept at
@@ -80,53 +96,56 @@ __device__ inline double warp_sum(double value)
     return value;
 }
 
-// One warp an atom: F = Σ over its row of (gradient of the pair seen from the other end − gradient of the pair), and the
-// repulsion. Its lane 0 writes them.
-__device__ inline void collect(const Parameters& p, int atom)
+// What pairs do to an atom: the force on it, eV/Å, and its half of the repulsion, eV.
+struct Push {
+    double x, y, z, energy;
+};
+
+__device__ inline Push add(const Push& a, const Push& b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.energy + b.energy}; }
+
+// That of a pair of its row: the gradient of the pair seen from the other end − gradient of the pair, and the repulsion.
+__device__ inline Push push_of(const Parameters& p, int atom, const Pair& pair)
 {
-    int lane = warp_lane();
-    unsigned begin = p.rows[atom];
-    int count = p.inside[atom];
-    double fx = 0, fy = 0, fz = 0;
+    unsigned reverse = p.reverse[pair.entry];
+    double3 own = pair_gradient(p, pair, pair.entry, -1.0);
+    double3 other = pair_gradient(p, pair, reverse, 1.0);
+    Push push = {other.x - own.x, other.y - own.y, other.z - own.z, 0.0};
 #if REPULSION
-    double energy = 0;
+    double3 r, gradient;
+    double both;
+    if (pair.distance < p.repelled && repel(p, atom, pair.entry, r, gradient, both))
+        push = add(push, {gradient.x, gradient.y, gradient.z, 0.5 * both});
 #endif
-    for (int k = lane; k < count; k += 32) {
-        Pair pair = p.pairs[begin + k];
-        double3 own = pair_gradient(p, pair, pair.entry, -1.0);
-        double3 other = pair_gradient(p, pair, p.reverse[pair.entry], 1.0);
-        fx += other.x - own.x;
-        fy += other.y - own.y;
-        fz += other.z - own.z;
-#if REPULSION
-        double3 r, gradient;
-        double both;
-        if (pair.distance < p.repelled && repel(p, atom, pair.entry, r, gradient, both)) {
-            fx += gradient.x;
-            fy += gradient.y;
-            fz += gradient.z;
-            energy += 0.5 * both;
-        }
-#endif
-    }
-    fx = warp_sum(fx);
-    fy = warp_sum(fy);
-    fz = warp_sum(fz);
-    if (lane == 0) {
-        p.forces[3 * atom] = fx;
-        p.forces[3 * atom + 1] = fy;
-        p.forces[3 * atom + 2] = fz;
-    }
-#if REPULSION
-    energy = warp_sum(energy);
-    if (lane == 0) p.repulsion[atom] = energy / p.energy_unit;
-#endif
+    return push;
 }
 
+// Adds up those of a warp's lanes and leaves the sum as the atom's; returns the force.
+__device__ inline double3 leave_force(const Parameters& p, int atom, const Push& push)
+{
+    double3 f = make_double3(warp_sum(push.x), warp_sum(push.y), warp_sum(push.z));
+    if (warp_lane() == 0) {
+        p.forces[3 * atom] = f.x;
+        p.forces[3 * atom + 1] = f.y;
+        p.forces[3 * atom + 2] = f.z;
+    }
+#if REPULSION
+    double energy = warp_sum(push.energy);
+    if (warp_lane() == 0) p.repulsion[atom] = energy / p.energy_unit;
+#endif
+    return f;
+}
+
+// One warp an atom.
 extern "C" __global__ void collect_forces(Parameters p)
 {
     int row = warp_index();
-    if (p.control->status == 0 && row < p.atoms) collect(p, atom_of(p, row));
+    if (p.control->status != 0 || row >= p.atoms) return;
+    int atom = atom_of(p, row);
+    unsigned begin = p.rows[atom];
+    int count = p.inside[atom];
+    Push push = {0.0, 0.0, 0.0, 0.0};
+    for (int k = warp_lane(); k < count; k += 32) push = add(push, push_of(p, atom, p.pairs[begin + k]));
+    leave_force(p, atom, push);
 }
 
 // One warp an atom: its part of the strain derivative, Σ r ⊗ dE/dr over its row, [N][3][3]. Only when somebody asks.

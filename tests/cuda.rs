@@ -190,6 +190,36 @@ fn graphs_and_plain_launches_give_the_same_bits() {
     }
 }
 
+/// More atoms and more pairs of an atom than the kernel that ends a step for few has threads in a block: it goes round.
+#[test]
+fn a_step_of_crowded_atoms_ends_with_the_forces_of_an_evaluation() {
+    let Some(device) = device() else { return };
+    let model = ModelFile::random("painn-repulsive", SMALL, 3).load().unwrap();
+    let mut system = random_system(134, cell([7.4, 7.5, 7.6], [90.0, 85.0, 95.0], [true; 3]), 2);
+    let pairs = {
+        let mut potential = NetworkPotential::<f32>::new(&model, &system.atomic_numbers, 0.1, Filters::Table).unwrap();
+        evaluate(&mut potential, &system);
+        potential.pairs()
+    };
+    assert!(pairs > 134 * 140, "the test must see crowded atoms: {pairs} pairs");
+    system.velocities = Some(velocities::maxwell_boltzmann(&system, 200.0, 1, true));
+    // A random network would tear them apart.
+    system.masses.fill(1e12);
+    for thermostat in [None, Some(bath(0.02, true))] {
+        let integrator = Integrator::new(0.5, &system.masses, thermostat);
+        let run = |path| {
+            let mut backend = CudaBackend::new(&device, &model, &system, 0.1, &integrator, 1, 399, Some(path)).unwrap();
+            let samples = advance(&mut backend, 4);
+            (samples, backend.state().unwrap(), backend.frame().unwrap().forces, backend)
+        };
+        let (samples, state, forces, mut backend) = run(Path::Loop);
+        backend.restore(&state).unwrap();
+        assert_eq!(backend.frame().unwrap().forces, forces);
+        let plain = run(Path::Plain);
+        assert_eq!((&plain.0, &plain.1, &plain.2), (&samples, &state, &forces));
+    }
+}
+
 /// Our own model, ethanol, 300 K.
 fn ethanol() -> (Model, System) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

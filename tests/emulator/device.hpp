@@ -35,6 +35,7 @@ inline int min(int a, int b) { return a < b ? a : b; }
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 inline void sincospif(float x, float* sine, float* cosine) { *sine = sin(M_PI * x), *cosine = cos(M_PI * x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline void __threadfence() {}
 template <class T> T atomicAdd(T* at, T x) { T old = *at; *at = old + x; return old; }
 template <class T> T atomicMax(T* at, T x) { T old = *at; if (x > old) *at = x; return old; }
 template <class T> T atomicMin(T* at, T x) { T old = *at; if (x < old) *at = x; return old; }
@@ -299,7 +300,7 @@ inline void open_exchange(unsigned long long* barriers)
 template <class T> T* place_in(int rank, T* at)
 {
     size_t offset = (char*)at - emulator::own_shared();
-    if (offset >= emulator::SHARED) emulator::stop("a write to another block's shared memory is not to shared memory");
+    if (offset > emulator::SHARED - sizeof *at) emulator::stop("a write to another block's shared memory is not to shared memory");
     return (T*)(emulator::dynamic_shared + rank * emulator::SHARED + offset);
 }
 
@@ -312,9 +313,11 @@ inline void turn_over(Bytes* barrier)
 }
 } // namespace emulator
 
-inline void send(int rank, float* at, float value, unsigned long long* barrier)
+inline void send(int rank, float* at, float4 value, unsigned long long* barrier)
 {
-    *place_in(rank, at) = value;
+    float4* to = place_in(rank, (float4*)at);
+    if ((size_t)to % sizeof value != 0) emulator::stop("four numbers are sent to a place that is no multiple of 16 bytes");
+    *to = value;
     emulator::Bytes* bytes = (emulator::Bytes*)place_in(rank, barrier);
     bytes->missing -= sizeof value;
     emulator::turn_over(bytes);
@@ -346,6 +349,16 @@ template <class T> T __shfl_xor_sync(unsigned, T value, int mask)
     unsigned long long bits = 0;
     memcpy(&bits, &value, sizeof value);
     bits = emulator::exchange(bits)[(emulator::current % 32) ^ mask];
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// Groups of `width` lanes exchange among themselves.
+template <class T> T __shfl_sync(unsigned, T value, int from, int width)
+{
+    unsigned long long bits = 0;
+    memcpy(&bits, &value, sizeof value);
+    bits = emulator::exchange(bits)[emulator::current % 32 / width * width + from];
     memcpy(&value, &bits, sizeof value);
     return value;
 }

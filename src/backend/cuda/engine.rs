@@ -177,19 +177,7 @@ impl CudaBackend {
         if self.graph.is_none() {
             let state = &self.state;
             let graph = Graph::build(&state.device, |top| {
-                if self.path == Path::Steps {
-                    state.record_move(top, 0)?;
-                    state.record_rebuild(top)?;
-                    state.record_network(top)?;
-                    return state.record_end(top, 0);
-                }
-                let (again, rebuild) = (top.handle(1)?, top.handle(0)?);
-                top.repeat_while(again, |step| {
-                    state.record_move(step, rebuild)?;
-                    step.only_if(rebuild, |branch| state.record_rebuild(branch))?;
-                    state.record_network(step)?;
-                    state.record_end(step, again)
-                })
+                if self.path == Path::Steps { state.record_step(top) } else { state.record_steps(top) }
             })?;
             self.graph = Some(graph);
         }
@@ -211,10 +199,7 @@ impl CudaBackend {
             Path::Plain => {
                 let mut sink = &*self.state.device;
                 for _ in 0..steps {
-                    self.state.record_move(&mut sink, 0)?;
-                    self.state.record_rebuild(&mut sink)?;
-                    self.state.record_network(&mut sink)?;
-                    self.state.record_end(&mut sink, 0)?;
+                    self.state.record_step(&mut sink)?;
                 }
             }
         }
@@ -230,8 +215,7 @@ impl CudaBackend {
             let device = self.state.device.clone();
             let mut sink = &*device;
             self.state.record_rebuild(&mut sink)?;
-            self.state.record_network(&mut sink)?;
-            self.state.record_end(&mut sink, 0)?;
+            self.state.record_rest(&mut sink)?;
             self.control = self.state.read_control()?;
         }
         Ok(())

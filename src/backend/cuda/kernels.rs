@@ -5,6 +5,8 @@ use super::layout::{Contact, Control, DeviceSample, FilterData, LayerData, Param
 
 /// Blocks of a cluster: the most that every device with clusters runs.
 pub(super) const CLUSTER: usize = 8;
+/// Threads of a block that takes the pairs of one of few atoms: so many travel at once.
+pub(super) const PAIR_THREADS: u32 = 128;
 
 /// A file's name and text.
 type Source = (&'static str, &'static str);
@@ -114,6 +116,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("FEW", switches.few as usize),
         ("FEW_THREADS", few::threads(switches.features)),
         ("CLUSTER", CLUSTER),
+        ("PAIR_THREADS", PAIR_THREADS as usize),
         ("LANGEVIN", switches.langevin as usize),
         ("CONDITIONAL", switches.conditional as usize),
         ("WATCH", switches.watch as usize),

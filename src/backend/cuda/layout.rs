@@ -37,6 +37,7 @@ pub(super) struct Control {
     pub atom: i32,
     pub samples: i32,
     pub close: i32,
+    pub finished: i32,
 }
 
 impl Control {

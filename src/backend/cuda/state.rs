@@ -1,8 +1,8 @@
 //! A system on the device: its state, its list, and the kernels that a step consists of.
 
 use super::device::Device;
-use super::graph::Handle;
-use super::kernels::{CLUSTER, Switches};
+use super::graph::{Chain, Handle};
+use super::kernels::{CLUSTER, PAIR_THREADS, Switches};
 use super::launch::{Kernel, Sink, launch};
 use super::layout::{Contact, Control, DeviceSample, ENTRY_BYTES, ElementPair, PAIR_BYTES, Parameters, status};
 use super::memory::{Buffer, Staging};
@@ -410,17 +410,52 @@ impl State {
         self.good(control).map(drop).map_err(|error| Error::Run(format!("step {step}: {error}")))
     }
 
-    /// The first part of a step: the atoms move, and a flag is raised when the list no longer holds. A graph is told so
-    /// through its handle `rebuild`, which is 0 outside a graph.
-    pub fn record_move(&self, sink: &mut impl Sink, rebuild: Handle) -> Result<()> {
+    /// One step.
+    pub fn record_step(&self, sink: &mut impl Sink) -> Result<()> {
+        self.record_move(sink, 0)?;
+        self.record_rebuild(sink)?;
+        self.record_rest(sink)
+    }
+
+    /// What of a step comes after its list.
+    pub fn record_rest(&self, sink: &mut impl Sink) -> Result<()> {
+        self.record_network(sink)?;
+        self.record_end(sink, 0, 0)
+    }
+
+    /// All steps of a launch, in a graph that makes the list only where it is due.
+    pub fn record_steps(&self, top: &mut Chain) -> Result<()> {
+        let (again, other) = (top.handle(1)?, top.handle(0)?);
+        top.repeat_while(again, |round| match self.kernels.ends {
+            // A round for each list: where none is due, at the beginning of a launch, its kernels do nothing.
+            Ends::Few { .. } => {
+                self.record_move(round, other)?;
+                self.record_rebuild(round)?;
+                round.repeat_while(other, |step| {
+                    self.record_network(step)?;
+                    self.record_end(step, again, other)
+                })
+            }
+            Ends::Many { .. } => {
+                self.record_move(round, other)?;
+                round.only_if(other, |branch| self.record_rebuild(branch))?;
+                self.record_network(round)?;
+                self.record_end(round, again, 0)
+            }
+        })
+    }
+
+    /// The first part of a step: the atoms move, and a flag is raised when the list no longer holds. Through `handle`, 0
+    /// outside a graph, few atoms tell the graph to go on with steps; many tell it whether the flag is up.
+    fn record_move(&self, sink: &mut impl Sink, handle: Handle) -> Result<()> {
         match &self.kernels.ends {
-            Ends::Few { begin, .. } => launch!(sink, *begin, self.parameters, rebuild),
+            Ends::Few { begin, .. } => launch!(sink, *begin, self.parameters, handle),
             Ends::Many { begin_step, bath, decide, .. } => {
                 launch!(sink, *begin_step, self.parameters)?;
                 if let Some(bath) = bath {
                     launch!(sink, *bath, self.parameters)?;
                 }
-                if rebuild == 0 { Ok(()) } else { launch!(sink, *decide, self.parameters, rebuild) }
+                if handle == 0 { Ok(()) } else { launch!(sink, *decide, self.parameters, handle) }
             }
         }
     }
@@ -431,15 +466,16 @@ impl State {
     }
 
     /// Energies and the gradients of pairs.
-    pub fn record_network(&self, sink: &mut impl Sink) -> Result<()> {
+    fn record_network(&self, sink: &mut impl Sink) -> Result<()> {
         launch!(sink, self.kernels.find_pairs, self.parameters)?;
         self.network.record(sink, &self.parameters)
     }
 
-    /// Forces, and the end of a step; `again` is 0 outside a graph.
-    pub fn record_end(&self, sink: &mut impl Sink, again: Handle) -> Result<()> {
+    /// Forces, and the end of a step. The handles are 0 outside a graph that repeats steps: with `again` such a graph goes
+    /// round, with `steady`, which many atoms do not have, it does so while the list holds, and the next step is begun here.
+    fn record_end(&self, sink: &mut impl Sink, again: Handle, steady: Handle) -> Result<()> {
         match &self.kernels.ends {
-            Ends::Few { end, .. } => launch!(sink, *end, self.parameters, again),
+            Ends::Few { end, .. } => launch!(sink, *end, self.parameters, again, steady),
             Ends::Many { begin_step, finish_step, end_step, .. } => {
                 let blocks = begin_step.grid.0 as i32;
                 launch!(sink, self.kernels.collect_forces, self.parameters)?;
@@ -470,10 +506,7 @@ impl Kernels {
         let strided = atoms.div_ceil(ATOM_THREADS).min(ATOM_BLOCKS);
         let (each, warps) = (atoms.div_ceil(256), atoms.div_ceil(4));
         let ends = if switches.few {
-            Ends::Few {
-                begin: kernel("few_begin", 1, atoms.next_multiple_of(32).min(1024))?,
-                end: kernel("few_end", CLUSTER as u32, 512)?,
-            }
+            Ends::Few { begin: kernel("few_begin", 1, PAIR_THREADS)?, end: kernel("few_end", atoms, PAIR_THREADS)? }
         } else {
             Ends::Many {
                 begin_step: kernel("begin_step", strided, ATOM_THREADS)?,
@@ -503,7 +536,11 @@ impl Kernels {
             moved: kernel("moved", strided, ATOM_THREADS)?,
             ends,
             rebuild,
-            find_pairs: kernel("find_pairs", warps, 128)?,
+            find_pairs: if switches.few {
+                kernel("find_pairs", atoms, PAIR_THREADS)?
+            } else {
+                kernel("find_pairs", warps, 128)?
+            },
             collect_forces: kernel("collect_forces", warps, 128)?,
             collect_strain: kernel("collect_strain", warps, 128)?,
             observe: kernel("observe", 1, 1024)?,
