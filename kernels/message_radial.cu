@@ -6,8 +6,9 @@
 // the grid changes no bit.
 #include "radial.cuh"
 
-#define MESSAGE_THREADS 384
-#define ADJOINT_THREADS 256
+// As many as the registers allow: the first layer, where every μ is zero, needs fewer.
+#define MESSAGE_THREADS(first) ((first) ? 512 : 384)
+#define ADJOINT_THREADS(first) ((first) ? 384 : 256)
 #define RADIAL_MEMORY (FILTER_TILES * 64 + FUNCTIONS / 2)
 
 // The formulas are those of message.cu.
@@ -91,14 +92,14 @@ __device__ inline void messages(const Parameters& p, const Filter& filters, cons
     }
 }
 
-extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS(true), 1)
 messages_first(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* q, float* q_out,
                float* mu_out)
 {
     messages<true>(p, filter, x, mu, q, q_out, mu_out);
 }
 
-extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS(false), 1)
 messages_next(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* q, float* q_out,
               float* mu_out)
 {
@@ -164,7 +165,7 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
 {
     __shared__ float4 memory[RADIAL_MEMORY];
     // What a warp's atom sends: x^q, x^R, x^μ and the three components of μ.
-    __shared__ float4 senders[ADJOINT_THREADS / 32][6][8];
+    __shared__ float4 senders[ADJOINT_THREADS(FIRST) / 32][6][8];
     if (p.control->status != 0) return;
     int slice = blockIdx.x % SLICES, warps = blockDim.x / 32;
     Radial radial = stage(filters, slice, memory);
@@ -260,14 +261,14 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
     }
 }
 
-extern "C" __global__ void __launch_bounds__(ADJOINT_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(ADJOINT_THREADS(true), 1)
 adjoint_first(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* gq,
               const float* gmu, float* gx, float* gq_out, float* gmu_out, int more)
 {
     messages_adjoint<true>(p, filter, x, mu, gq, gmu, gx, gq_out, gmu_out, more);
 }
 
-extern "C" __global__ void __launch_bounds__(ADJOINT_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(ADJOINT_THREADS(false), 1)
 adjoint_next(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* gq,
              const float* gmu, float* gx, float* gq_out, float* gmu_out, int more)
 {

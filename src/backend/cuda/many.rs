@@ -285,13 +285,14 @@ impl Kernels {
             let most = (atoms as u32).div_ceil(threads / 32);
             ((device.multiprocessors / slices).clamp(1, most) * slices, threads)
         };
+        // Of the first layer and of the others.
         let (messages, adjoint, shared) = if switches.radial {
-            (resident(384), resident(256), 0)
+            ([512, 384].map(resident), [384, 256].map(resident), 0)
         } else if switches.table_shared {
-            (resident(384), resident(384), table_bytes)
+            ([384; 2].map(resident), [384; 2].map(resident), table_bytes)
         } else {
             let walk = ((atoms as u32).div_ceil(4) * slices, 128);
-            (walk, walk, 0)
+            ([walk; 2], [walk; 2], 0)
         };
         let channels = (atoms * switches.features).div_ceil(256) as u32;
         Ok(Kernels {
@@ -302,12 +303,12 @@ impl Kernels {
             dense_norm: kernel("dense_norm", 1, tile, 0)?,
             dense_gradient: kernel("dense_gradient", 1, tile, 0)?,
             messages: [
-                kernel("messages_first", messages.0, messages.1, shared)?,
-                kernel("messages_next", messages.0, messages.1, shared)?,
+                kernel("messages_first", messages[0].0, messages[0].1, shared)?,
+                kernel("messages_next", messages[1].0, messages[1].1, shared)?,
             ],
             adjoint: [
-                kernel("adjoint_first", adjoint.0, adjoint.1, shared)?,
-                kernel("adjoint_next", adjoint.0, adjoint.1, shared)?,
+                kernel("adjoint_first", adjoint[0].0, adjoint[0].1, shared)?,
+                kernel("adjoint_next", adjoint[1].0, adjoint[1].1, shared)?,
             ],
             update: kernel("update", channels, 256, 0)?,
             update_adjoint: kernel("update_adjoint", channels, 256, 0)?,
