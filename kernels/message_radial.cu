@@ -6,9 +6,9 @@
 // the grid changes no bit.
 #include "radial.cuh"
 
-// As many as the registers allow: the first layer, where every μ is zero, needs fewer.
-#define MESSAGE_THREADS(first) ((first) ? 512 : 384)
-#define ADJOINT_THREADS(first) ((first) ? 384 : 256)
+// As many as the registers allow; the host has the same numbers.
+#define MESSAGE_THREADS (FEATURES == 128 && !STUDENT ? 384 : 256)
+#define ADJOINT_THREADS 256
 #define RADIAL_MEMORY (FILTER_TILES * 64 + FUNCTIONS / 2)
 
 // The formulas are those of message.cu.
@@ -92,14 +92,14 @@ __device__ inline void messages(const Parameters& p, const Filter& filters, cons
     }
 }
 
-extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS(true), 1)
+extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS, 1)
 messages_first(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* q, float* q_out,
                float* mu_out)
 {
     messages<true>(p, filter, x, mu, q, q_out, mu_out);
 }
 
-extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS(false), 1)
+extern "C" __global__ void __launch_bounds__(MESSAGE_THREADS, 1)
 messages_next(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* q, float* q_out,
               float* mu_out)
 {
@@ -111,10 +111,11 @@ struct Centre {
     float4 g, h0, h1, h2;
 };
 
-__device__ inline Centre centre(const float* gq, const float* gmu, long long row, int channel)
+__device__ inline Centre centre(const float* gq, const float* gmu, unsigned row, int channel)
 {
-    const float* h = gmu + row * 3 * FEATURES + channel;
-    return {load4(gq + row * FEATURES + channel), load4(h), load4(h + FEATURES), load4(h + 2 * FEATURES)};
+    // 32 bits are enough for what fits into any memory, and leave registers to others.
+    const float* h = gmu + (row * 3 * FEATURES + channel);
+    return {load4(gq + (row * FEATURES + channel)), load4(h), load4(h + FEATURES), load4(h + 2 * FEATURES)};
 }
 
 // sum + a · b.
@@ -165,14 +166,13 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
 {
     __shared__ float4 memory[RADIAL_MEMORY];
     // What a warp's atom sends: x^q, x^R, x^μ and the three components of μ.
-    __shared__ float4 senders[ADJOINT_THREADS(FIRST) / 32][6][8];
+    __shared__ float4 senders[ADJOINT_THREADS / 32][6][8];
     if (p.control->status != 0) return;
     int slice = blockIdx.x % SLICES, warps = blockDim.x / 32;
     Radial radial = stage(filters, slice, memory);
     __syncthreads();
     int lane = warp_lane(), g = lane / 4, c = lane % 4, channel = slice * 32 + 4 * c;
     float4(*sent)[8] = senders[threadIdx.x / 32];
-    float* gradients = (float*)(p.gradients + (long long)slice * p.capacity);
     for (int own = blockIdx.x / SLICES * warps + threadIdx.x / 32; own < p.atoms; own += gridDim.x / SLICES * warps) {
         int atom = atom_of(p, own);
         long long vectors = (long long)own * 3 * FEATURES;
@@ -251,7 +251,7 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
             second += __shfl_xor_sync(FULL, odd ? pull.y : pull.w, 1);
             unsigned mine = at + g + (lane & 2 ? 8 : 0);
             if (mine < end) {
-                float* to = gradients + 4ll * __ldg(&p.pairs[mine].entry) + (odd ? 2 : 0);
+                float* to = (float*)(p.gradients + slice * p.capacity + __ldg(&p.pairs[mine].entry)) + (odd ? 2 : 0);
                 float before0 = more ? to[0] : 0.0f, before1 = more ? to[1] : 0.0f;
                 to[0] = before0 + first * filters.unit;
                 to[1] = before1 + second * filters.unit;
@@ -261,14 +261,14 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
     }
 }
 
-extern "C" __global__ void __launch_bounds__(ADJOINT_THREADS(true), 1)
+extern "C" __global__ void __launch_bounds__(ADJOINT_THREADS, 1)
 adjoint_first(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* gq,
               const float* gmu, float* gx, float* gq_out, float* gmu_out, int more)
 {
     messages_adjoint<true>(p, filter, x, mu, gq, gmu, gx, gq_out, gmu_out, more);
 }
 
-extern "C" __global__ void __launch_bounds__(ADJOINT_THREADS(false), 1)
+extern "C" __global__ void __launch_bounds__(ADJOINT_THREADS, 1)
 adjoint_next(Parameters p, const __grid_constant__ Filter filter, const float* x, const float* mu, const float* gq,
              const float* gmu, float* gx, float* gq_out, float* gmu_out, int more)
 {

@@ -285,14 +285,15 @@ impl Kernels {
             let most = (atoms as u32).div_ceil(threads / 32);
             ((device.multiprocessors / slices).clamp(1, most) * slices, threads)
         };
-        // Of the first layer and of the others.
         let (messages, adjoint, shared) = if switches.radial {
-            ([512, 384].map(resident), [384, 256].map(resident), 0)
+            // As in kernels/message_radial.cu.
+            let threads = if switches.features == 128 && !switches.student { 384 } else { 256 };
+            (resident(threads), resident(256), 0)
         } else if switches.table_shared {
-            ([384; 2].map(resident), [384; 2].map(resident), table_bytes)
+            (resident(384), resident(384), table_bytes)
         } else {
             let walk = ((atoms as u32).div_ceil(4) * slices, 128);
-            ([walk; 2], [walk; 2], 0)
+            (walk, walk, 0)
         };
         let channels = (atoms * switches.features).div_ceil(256) as u32;
         Ok(Kernels {
@@ -303,12 +304,12 @@ impl Kernels {
             dense_norm: kernel("dense_norm", 1, tile, 0)?,
             dense_gradient: kernel("dense_gradient", 1, tile, 0)?,
             messages: [
-                kernel("messages_first", messages[0].0, messages[0].1, shared)?,
-                kernel("messages_next", messages[1].0, messages[1].1, shared)?,
+                kernel("messages_first", messages.0, messages.1, shared)?,
+                kernel("messages_next", messages.0, messages.1, shared)?,
             ],
             adjoint: [
-                kernel("adjoint_first", adjoint[0].0, adjoint[0].1, shared)?,
-                kernel("adjoint_next", adjoint[1].0, adjoint[1].1, shared)?,
+                kernel("adjoint_first", adjoint.0, adjoint.1, shared)?,
+                kernel("adjoint_next", adjoint.0, adjoint.1, shared)?,
             ],
             update: kernel("update", channels, 256, 0)?,
             update_adjoint: kernel("update_adjoint", channels, 256, 0)?,
