@@ -6,6 +6,8 @@ CUDA graph; the dummies add exactly zero to every sum.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,6 +89,25 @@ def offset_of(numbers: np.ndarray, offsets: dict[int, float]) -> float:
     return sum(offsets[int(z)] for z in numbers)
 
 
+def _pair_lists(trajectories: list[Trajectory], cutoff: float) -> Iterator[tuple[np.ndarray, ...]]:
+    """Of each trajectory: frame, i, j [P], shift [P, 3] and distance [P] (Å) of its pairs; several at the same time."""
+
+    def pairs_of(t: Trajectory):
+        x = torch.as_tensor(t.positions, dtype=torch.float64)
+        frame, i, j, shift = pair_list(x, cutoff, None if t.cell is None else torch.as_tensor(t.cell))
+        distance = (x[frame, j] - x[frame, i] + shift).norm(dim=1)
+        return tuple(found.numpy() for found in (frame, i, j, shift, distance))
+
+    # One core a trajectory: they are too small for several.
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(pairs_of, trajectories)
+    finally:
+        torch.set_num_threads(cores)
+
+
 class Frames:
     """All frames of some trajectories, flat, on one device.
 
@@ -97,21 +118,21 @@ class Frames:
 
     def __init__(self, trajectories: list[Trajectory], offsets: dict[int, float], cutoff: float, device="cpu"):
         numbers, positions, forces, energies, first, second, shifts, atoms, pairs = [], [], [], [], [], [], [], [], []
-        self.shortest: dict[tuple[int, int], float] = {}
-        for t in trajectories:
-            x = torch.as_tensor(t.positions, dtype=torch.float64)
-            frame, i, j, shift = pair_list(x, cutoff, None if t.cell is None else torch.as_tensor(t.cell))
-            distance = (x[frame, j] - x[frame, i] + shift).norm(dim=1).numpy()
-            self._note_shortest(t.numbers[i.numpy()], t.numbers[j.numpy()], distance)
-            pairs.append(np.bincount(frame.numpy(), minlength=len(x)))
-            atoms.append(np.full(len(x), len(t.numbers)))
-            first.append(i.numpy())
-            second.append(j.numpy())
-            shifts.append(shift.numpy())
-            numbers.append(np.tile(t.numbers, len(x)))
+        shortest = np.full((128, 128), np.inf)  # Å, by atomic numbers
+        for t, (frame, i, j, shift, distance) in zip(trajectories, _pair_lists(trajectories, cutoff)):
+            np.minimum.at(shortest, (t.numbers[i], t.numbers[j]), distance)
+            count = len(t.positions)
+            pairs.append(np.bincount(frame, minlength=count))
+            atoms.append(np.full(count, len(t.numbers)))
+            first.append(i)
+            second.append(j)
+            shifts.append(shift)
+            numbers.append(np.tile(t.numbers, count))
             positions.append(t.positions.reshape(-1, 3))
             forces.append(t.forces.reshape(-1, 3))
             energies.append(t.energies - offset_of(t.numbers, offsets))
+        known = zip(*np.nonzero(np.isfinite(shortest)))
+        self.shortest = {(int(a), int(b)): float(shortest[a, b]) for a, b in known if a <= b}
         self.frame_atoms, self.frame_pairs = np.concatenate(atoms), np.concatenate(pairs)
         self.atom_start = np.concatenate([[0], np.cumsum(self.frame_atoms)])
         self.pair_start = np.concatenate([[0], np.cumsum(self.frame_pairs)])
@@ -132,13 +153,6 @@ class Frames:
         """Lowest and highest energy of a frame (eV per atom, without the offsets)."""
         each = self.energies[:-1].cpu().numpy() / self.frame_atoms
         return float(each.min()), float(each.max())
-
-    def _note_shortest(self, a, b, distance):
-        for low in np.unique(a):
-            for high in np.unique(b):
-                if low <= high and (mask := (a == low) & (b == high)).any():
-                    key = (int(low), int(high))
-                    self.shortest[key] = min(self.shortest.get(key, np.inf), float(distance[mask].min()))
 
     def __len__(self):
         return len(self.frame_atoms)
