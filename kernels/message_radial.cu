@@ -202,7 +202,6 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
             float4 pull_low = zero4(), pull_high = zero4();
 #pragma unroll
             for (int T = 0; T < 2; T++) {
-                if (FIRST) __syncwarp();
                 float4* s = sum + 5 * T;
                 const int place = 4 * T;
                 Centre il = centre(gq, gmu, low.neighbor, channel + 16 * T);
@@ -216,7 +215,6 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
                 pull_high.x = dot4(slope.high, mul(own_part, ih.g), pull_high.x);
                 if (!FIRST) s[0] = fma4(w.high, ih.g, fma4(w.low, il.g, s[0]));
 
-                if (FIRST) __syncwarp();
                 float4 ul = against(low, il), uh = against(high, ih);
                 own_part = sent[1][place + c];
                 filter_and_slope(radial, of_low, of_high, 1, T, w, slope);

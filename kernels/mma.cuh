@@ -46,16 +46,6 @@ __device__ inline void add_product(float4& sum, float4 left, float k, float othe
     sum = add(sum, part);
 }
 
-// The nearest TF32 number; infinity and what is no number leave a rest that is none.
-__device__ inline float nearest_tf32(float x) { return __uint_as_float((__float_as_uint(x) + 0x1000u) & ~0x1fffu); }
-
-// sum += left · right for eight inputs that are TF32 numbers; the sum is truncated.
-__device__ inline void add_tf32_product(float4& sum, float4 left, float k, float other)
-{
-    mma(sum, __float_as_uint(left.x), __float_as_uint(left.y), __float_as_uint(left.z), __float_as_uint(left.w),
-        __float_as_uint(k), __float_as_uint(other));
-}
-
 // Factors of 16 bits, two in a register.
 __device__ inline unsigned pack_halves(float lower, float upper)
 {

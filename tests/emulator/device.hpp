@@ -382,17 +382,6 @@ inline void add_product(float4& sum, float4 left, float k, float other)
     sum = {sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w};
 }
 
-inline float nearest_tf32(float x)
-{
-    unsigned bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits = (bits + 0x1000) & ~0x1fffu;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-inline void add_tf32_product(float4& sum, float4 left, float k, float other) { add_product(sum, left, k, other); }
-
 inline unsigned pack_halves(float lower, float upper)
 {
     _Float16 both[2] = {(_Float16)lower, (_Float16)upper};

@@ -31,8 +31,6 @@ const RADIAL: &[Source] = &[
     ("message_radial.cu", include_str!("../../../kernels/message_radial.cu")),
 ];
 const MANY: &[Source] = &[
-    ("product.cuh", include_str!("../../../kernels/product.cuh")),
-    ("product_large.cuh", include_str!("../../../kernels/product_large.cuh")),
     ("dense.cu", include_str!("../../../kernels/dense.cu")),
     ("update.cu", include_str!("../../../kernels/update.cu")),
     ("readout.cu", include_str!("../../../kernels/readout.cu")),
@@ -97,7 +95,7 @@ impl Switches {
     /// Rows and columns of a tile of a matrix product, and the threads that make it: as in kernels/dense.cu.
     pub(super) fn tile(&self) -> (u32, u32, u32) {
         match (self.large, self.split) {
-            (true, _) => (64, 64, 128),
+            (true, _) => (128, 64, 256),
             (false, true) => (16, 32, 512),
             (false, false) => (16, 32, 128),
         }

@@ -82,7 +82,7 @@ impl Filter {
 impl Weights {
     /// Copies them to the device for the kernels that these switches make.
     pub fn new(device: &Arc<Device>, model: &Model, switches: &Switches, atomic_numbers: &[u8]) -> Result<Self> {
-        let features = switches.features;
+        let Switches { few, features, .. } = *switches;
         let mut elements = atomic_numbers.to_vec();
         elements.sort_unstable();
         elements.dedup();
@@ -112,13 +112,15 @@ impl Weights {
             student: model.spec.architecture == Architecture::Student,
             features,
             layers: layers
-                .map(|(l, layer)| LayerWeights::new(device, layer, switches, Filter::new(device, model, l, switches)?))
+                .map(|(l, layer)| {
+                    LayerWeights::new(device, layer, few, features, Filter::new(device, model, l, switches)?)
+                })
                 .collect::<Result<_>>()?,
             readout: hidden
                 .iter()
                 .enumerate()
                 .map(|(n, dense)| {
-                    Dense::new(device, dense, switches, [1, 1], [if n == 0 { features } else { SLICE }, SLICE])
+                    Dense::new(device, dense, few, [1, 1], [if n == 0 { features } else { SLICE }, SLICE])
                 })
                 .collect::<Result<_>>()?,
             last_weight: Buffer::from(device, &last_weight)?,
@@ -141,22 +143,18 @@ impl Weights {
 }
 
 impl LayerWeights {
-    fn new(device: &Arc<Device>, layer: &model::Layer, switches: &Switches, filter: Filter) -> Result<Self> {
-        let features = switches.features;
+    fn new(device: &Arc<Device>, layer: &model::Layer, few: bool, features: usize, filter: Filter) -> Result<Self> {
         let wide = [features, features];
         let context = match &layer.context {
             Some([a, b]) => {
-                Some([Dense::new(device, a, switches, [1, 1], wide)?, Dense::new(device, b, switches, [1, 3], wide)?])
+                Some([Dense::new(device, a, few, [1, 1], wide)?, Dense::new(device, b, few, [1, 3], wide)?])
             }
             None => None,
         };
         let (channel_mix, update, mixing, epsilon) = match &layer.update {
-            Update::Mixing { channel_mix, context, epsilon } => (
-                Some(Dense::new(device, channel_mix, switches, [1, 2], wide)?),
-                context,
-                Mixing::default(),
-                *epsilon as f32,
-            ),
+            Update::Mixing { channel_mix, context, epsilon } => {
+                (Some(Dense::new(device, channel_mix, few, [1, 2], wide)?), context, Mixing::default(), *epsilon as f32)
+            }
             Update::Cartesian { context, mixing } => {
                 let mut t = Mixing::default();
                 for (n, element) in t.t.iter_mut().enumerate() {
@@ -170,8 +168,8 @@ impl LayerWeights {
             context,
             channel_mix,
             update: [
-                Dense::new(device, &update[0], switches, [2, 1], wide)?,
-                Dense::new(device, &update[1], switches, [1, 3], wide)?,
+                Dense::new(device, &update[0], few, [2, 1], wide)?,
+                Dense::new(device, &update[1], few, [1, 3], wide)?,
             ],
             mixing,
             epsilon,
@@ -210,32 +208,6 @@ fn panels(matrix: &[f32], outputs: usize, parts: usize) -> Vec<f32> {
     packed
 }
 
-/// `matrix[inputs][outputs]` as products for many atoms take it, each number split into two of TF32, tile by tile: see
-/// kernels/product_large.cuh.
-fn split_tiles(matrix: &[f32], outputs: usize) -> Vec<f32> {
-    let inputs = matrix.len() / outputs;
-    let mut packed = Vec::with_capacity(2 * matrix.len());
-    for place in 0..matrix.len() / 2 {
-        let (group, step) = (place / 128 / (inputs / 8), place / 128 % (inputs / 8));
-        let (tile, lane) = (group * 4 + place / 32 % 4, place % 32);
-        let (column, input) = (lane / 4, step * 8 + lane % 4 * 2);
-        let output = tile / 2 * 16 + column / 2 * 4 + tile % 2 * 2 + column % 2;
-        let [a, b] = [input, input + 1].map(|input| matrix[input * outputs + output]);
-        packed.extend([
-            nearest_tf32(a),
-            nearest_tf32(b),
-            nearest_tf32(a - nearest_tf32(a)),
-            nearest_tf32(b - nearest_tf32(b)),
-        ]);
-    }
-    packed
-}
-
-/// The nearest number of 11 bits.
-fn nearest_tf32(x: f32) -> f32 {
-    f32::from_bits((x.to_bits() + 0x1000) & !0x1fff)
-}
-
 /// A dense layer for both directions. Inputs and outputs are padded; what is added is zero and stays zero.
 pub(super) struct Dense {
     pub inputs: i32,
@@ -250,7 +222,7 @@ impl Dense {
     pub fn new(
         device: &Arc<Device>,
         dense: &model::Dense,
-        switches: &Switches,
+        few: bool,
         parts: [usize; 2],
         units: [usize; 2],
     ) -> Result<Self> {
@@ -266,10 +238,8 @@ impl Dense {
                 backward[to.place(o) * inputs + from.place(i)] = weight;
             }
         }
-        if switches.few {
+        if few {
             (forward, backward) = (panels(&forward, outputs, parts[1]), panels(&backward, inputs, parts[0]));
-        } else if switches.large {
-            (forward, backward) = (split_tiles(&forward, outputs), split_tiles(&backward, inputs));
         }
         let bias = (!dense.bias.is_empty()).then(|| {
             let mut bias = vec![0.0; outputs];
@@ -287,12 +257,12 @@ impl Dense {
         })
     }
 
-    /// `[inputs][outputs]`, or its panels, or its tiles.
+    /// `[inputs][outputs]`, or its panels.
     pub fn forward(&self) -> Pointer {
         self.forward.pointer()
     }
 
-    /// `[outputs][inputs]`, or its panels, or its tiles.
+    /// `[outputs][inputs]`, or its panels.
     pub fn backward(&self) -> Pointer {
         self.backward.pointer()
     }
