@@ -10,7 +10,8 @@ import torch
 from verlet_train.checkpoint import load_student
 from verlet_train.config import Training, read_config
 from verlet_train.dataset import Frames, Trajectory, batches, load
-from verlet_train.evaluate import table
+from verlet_train.evaluate import load_network, table
+from verlet_train.export import model_config, write_model
 from verlet_train.problem import InputError
 from verlet_train.structures import pack_box, pack_cluster
 from verlet_train.student import Student, sample
@@ -160,6 +161,19 @@ def test_a_student_chooses_frames_entry_by_entry(tmp_path, small_network):
     assert [job.path.name for job in made] == [f"train-first-sampled-300K-{k:03d}.npz" for k in range(2)]
     assert all(job.given_positions.shape == (3, 3, 3) for job in made)
     assert not np.array_equal(made[0].given_positions, made[1].given_positions)
+
+
+def test_a_model_file_has_the_errors_of_its_checkpoint(tmp_path, labelled, capsys):
+    checkpoint = tmp_path / "a.pt"
+    train(labelled, checkpoint, Session(steps=3))
+    model, saved = load_student(labelled, checkpoint)
+    file = tmp_path / "a.safetensors"
+    write_model(file, model, model_config(labelled, saved, "a test"))
+    trajectories = load(labelled.data, float("inf"))
+    of_file, of_checkpoint = (
+        table(*load_network(labelled, path), trajectories, "train") for path in (file, checkpoint)
+    )
+    assert of_file and of_file == of_checkpoint
 
 
 def test_a_missing_data_folder_says_what_to_do(tmp_path):

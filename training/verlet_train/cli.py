@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     evaluate = commands.add_parser("evaluate", help="errors on the held-out trajectories, as a table")
     evaluate.add_argument("config")
-    evaluate.add_argument("--student", type=Path, required=True, help="checkpoint")
+    evaluate.add_argument("--student", type=Path, required=True, help="checkpoint, or model file")
+    evaluate.add_argument("--data", type=Path, help="folder of labels or shards, instead of the configuration's")
     evaluate.add_argument("--split", default="test", choices=["test", "train"])
     evaluate.add_argument("--device", default="cpu")
 
@@ -207,12 +208,11 @@ def _train(config, options) -> None:
 
 
 def _evaluate(config, options) -> None:
-    from .checkpoint import load_student
     from .dataset import load
-    from .evaluate import markdown, table
+    from .evaluate import load_network, markdown, table
 
-    model, checkpoint = load_student(config, options.student, options.device)
-    print(markdown(table(model, checkpoint["offsets"], load(config.data, float("inf")), options.split)))
+    model, offsets = load_network(config, options.student, options.device)
+    print(markdown(table(model, offsets, load(options.data or config.data, float("inf")), options.split)))
 
 
 def _stability(config, options) -> None:
