@@ -318,9 +318,6 @@ impl<T: Real> Kernel for Backward<'_, T> {
         self.out.fill(T::zero());
         let (task, atoms) = (self.task, self.atoms);
         task.each_row::<I>(atoms, &mut self);
-        if let Some(mu) = self.mu {
-            self.finish::<I>(mu);
-        }
     }
 }
 
@@ -337,27 +334,6 @@ impl<T: Real> Rows<T> for Backward<'_, T> {
 }
 
 impl<T: Real> Backward<'_, T> {
-    /// From the sums Σ_i W^μ g_μ,i, which stand where μ's gradient is to be, to the gradients of x^μ and μ: x^μ_j and μ_j are the
-    /// same in all terms.
-    #[inline(always)]
-    fn finish<I: Isa>(&mut self, mu: &[T]) {
-        let (task, f) = (self.task, self.task.features);
-        for (n, own) in self.out.chunks_exact_mut(BACKWARD).enumerate() {
-            let (x, mu) = (task.sent(self.x, task.first + n), task.vectors(mu, task.first + n));
-            for k in (0..LANES).step_by(V::<I, T>::LEN) {
-                // SAFETY: k is a vector's place in a slice, and so long are the parts of all arrays here.
-                unsafe {
-                    let sums = [3, 4, 5].map(|n| part::<I, T>(own, n, k));
-                    let (own, xm) = (own.as_mut_ptr().add(k), part::<I, T>(x, 2, k));
-                    dot::<I, T>(components::<I, T>(mu, f, k), sums).store(own.add(2 * LANES));
-                    for c in 0..3 {
-                        xm.mul(sums[c]).store(own.add((3 + c) * LANES));
-                    }
-                }
-            }
-        }
-    }
-
     /// The row's pair `n` as a message from the row's atom j, and back if the pair is shared. Its û points from j to the
     /// neighbour i, against that of the message from j to i.
     #[inline(always)]
@@ -443,12 +419,16 @@ impl<T: Real> Backward<'_, T> {
                         y = xm.fma(own_mg, y);
                     }
                     let w = filter.value_and_slope(2 * LANES + k, y, &mut along);
+                    gather::<I, T>(w, mg, own_out.add(2 * LANES + k));
+                    let turned = w.mul(own_xm);
                     for c in 0..3 {
-                        gather::<I, T>(w, g[c], own_out.add((3 + c) * LANES + k));
+                        gather::<I, T>(turned, g[c], own_out.add((3 + c) * LANES + k));
                     }
                     if SHARED {
+                        gather::<I, T>(w, own_mg, out.add(2 * LANES + k));
+                        let turned = w.mul(xm);
                         for c in 0..3 {
-                            gather::<I, T>(w, own_g[c], out.add((3 + c) * LANES + k));
+                            gather::<I, T>(turned, own_g[c], out.add((3 + c) * LANES + k));
                         }
                     }
                 }
