@@ -60,6 +60,14 @@ def test_the_reserve_comes_on_top(enumerated):
     reserved = more[len(enumerated) :]
     assert {c.split for c in reserved} == {"reserve"} and {c.family for c in reserved} == set(QUOTAS)
     assert not {c.smiles for c in reserved} & {c.smiles for c in enumerated}
+    most = enumerate_molecules(SEED, TEST_FRACTION, 0.2, 1.0)
+    assert most[: len(more)] == more  # nor do further ones change those
+    further = most[len(more) :]
+    assert {c.split for c in further} == {"further"} and {c.family for c in further} == set(QUOTAS)
+    assert len({c.smiles for c in most}) == len(most)
+    # Whether by one name or the other: the next in turn.
+    both = {c.smiles for c in reserved + further}
+    assert {c.smiles for c in enumerate_molecules(SEED, TEST_FRACTION, 1.2)[len(enumerated) :]} == both
 
 
 def test_the_bare_scaffolds_are_there(enumerated):
@@ -132,6 +140,16 @@ def test_attachment_takes_each_kind_of_position_once():
         canonical(s)[0] for s in ["FCc1ccccc1", "Cc1ccccc1F", "Cc1cccc(F)c1", "Cc1ccc(F)cc1"]
     )
     assert made("CO", "N") == ["NCO"]  # never a new bond between nitrogen and oxygen
+
+
+def test_further_molecules_have_one_conformer():
+    pytest.importorskip("rdkit")
+    from verlet_train.molecules.conformers import make_library
+    from verlet_train.molecules.enumeration import Candidate
+
+    candidates = [Candidate("CCCCO", "oxygen", 15, split) for split in ("train", "further")]
+    few, one = make_library(candidates, 3, 4, 1)
+    assert len(few.conformers) > len(one.conformers) == 1 and one.split == "further"
 
 
 def test_structures_repeat_and_have_sound_bonds():

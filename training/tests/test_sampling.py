@@ -10,8 +10,9 @@ from verlet_train.config import read_config
 from verlet_train.dynamics import BOLTZMANN
 from verlet_train.generate import jobs, run_job
 from verlet_train.labels import Labels
-from verlet_train.molecules.library import Molecule, write_library
+from verlet_train.molecules.library import Molecule, read_library, write_library
 from verlet_train.placing import hydrogen_bonded, radii, slide, stacked, unit
+from verlet_train.problem import InputError
 from verlet_train.sampling import GRID, _dynamics, stretched
 from verlet_train.teacher import GFN2
 
@@ -212,6 +213,27 @@ def test_no_test_molecule_is_in_a_training_job(folder):
     assert {job.temperature for job in made if job.path.stem.startswith("train-thermal")} == {300, 600}
     again = jobs(configured(folder, ENTRIES))
     assert [(a.path, a.system) for a in again] == [(a.path, a.system) for a in made]
+
+
+def test_further_molecules_are_for_training_and_for_the_entries_that_name_them(folder):
+    library = read_library(folder / "structures.npz")
+    main = jobs(configured(folder, ENTRIES))
+    more = [member("CH4", "C", "reserve"), member("H2O", "O", "further"), member("C2H4", "C=C", "further")]
+    write_library(folder / "structures.npz", library + more)
+    entry = '[[thermal]]\nmolecules = "further"\ntemperatures = [300, 450]\nruns = 1\nframes = 2\n'
+    made = jobs(configured(folder, ENTRIES + entry))
+    new = {job.path.stem: (job.system, job.split, job.temperature) for job in made if "thermal1" in job.path.stem}
+    assert new == {
+        "train-thermal1-00006-0": ("O", "train", 300),
+        "train-thermal1-00007-0": ("C=C", "train", 450),
+    }
+    others = {(job.path, job.system) for job in made if "thermal1" not in job.path.stem}
+    assert others == {(job.path, job.system) for job in main}
+    write_library(folder / "structures.npz", library)
+    with pytest.raises(InputError, match="no further molecules.*further_fraction"):
+        jobs(configured(folder, entry))
+    with pytest.raises(InputError, match="'reserve' is unknown"):
+        configured(folder, entry.replace("further", "reserve"))
 
 
 def test_every_kind_of_job_labels_what_it_stores(folder):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from verlet_train.checkpoint import load_student
+from verlet_train.checkpoint import load_network, load_student
 from verlet_train.config import Training, read_config
 from verlet_train.dataset import Frames, Trajectory, batches, load
-from verlet_train.evaluate import load_network, table
+from verlet_train.evaluate import table
 from verlet_train.export import model_config, write_model
 from verlet_train.problem import InputError
 from verlet_train.structures import pack_box, pack_cluster
@@ -174,6 +174,34 @@ def test_a_model_file_has_the_errors_of_its_checkpoint(tmp_path, labelled, capsy
         table(*load_network(labelled, path), trajectories, "train") for path in (file, checkpoint)
     )
     assert of_file and of_file == of_checkpoint
+
+
+def test_a_model_file_begins_a_schedule_as_its_checkpoint_does(tmp_path, labelled):
+    train(labelled, tmp_path / "a.pt", Session(steps=3))
+    model, saved = load_student(labelled, tmp_path / "a.pt")
+    file = tmp_path / "a.safetensors"
+    write_model(file, model, model_config(labelled, saved, "a test"))
+    begun = []
+    for start in (file, tmp_path / "a.pt"):
+        train(labelled, tmp_path / "b.pt", Session(start=start, steps=3))
+        begun.append(load_student(labelled, tmp_path / "b.pt")[1])
+    of_file, of_checkpoint = begun
+    assert of_file["offsets"] == of_checkpoint["offsets"] == saved["offsets"]
+    assert all(torch.equal(of_file["weights"][name], tensor) for name, tensor in of_checkpoint["weights"].items())
+
+
+def test_a_model_file_of_another_network_or_other_elements_is_refused(tmp_path, labelled):
+    train(labelled, tmp_path / "a.pt", Session(steps=3))
+    file = tmp_path / "a.safetensors"
+    model, saved = load_student(labelled, tmp_path / "a.pt")
+    write_model(file, model, model_config(labelled, saved, "a test"))
+    for changed in ("features = 8", "features = 16\nnorm_epsilon = 1e-2"):
+        (tmp_path / "tiny.toml").write_text(CONFIG.replace("features = 16", changed))
+        with pytest.raises(InputError, match="not that of .network."):
+            train(read_config(tmp_path / "tiny.toml"), tmp_path / "b.pt", Session(start=file))
+    (tmp_path / "tiny.toml").write_text(CONFIG.replace("[1, 8]", "[1, 6, 8]"))
+    with pytest.raises(InputError, match=r"does not know the elements \[6\]"):
+        load_network(read_config(tmp_path / "tiny.toml"), file)
 
 
 def test_a_missing_data_folder_says_what_to_do(tmp_path):

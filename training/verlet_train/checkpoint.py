@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers
 
 from .config import Config, Training
 from .dataset import Frames
+from .model_file import read_model_file
 from .painn import PaiNN
 from .problem import InputError
 
@@ -90,6 +92,30 @@ def load_student(config: Config, path: Path, device="cpu") -> tuple[PaiNN, dict]
     except RuntimeError:
         raise InputError(f"{path}: its network is not that of [network]: train anew, or restore the sizes") from None
     return model.to(device), checkpoint
+
+
+def load_network(config: Config, path: Path, device="cpu") -> tuple[PaiNN, dict[int, float]]:
+    """The network of a checkpoint or of a model file, and its energy offsets (eV by atomic number).
+
+    Raises InputError where it is not that of [network], or does not know all elements of the configuration.
+    """
+    if path.suffix != ".safetensors":
+        model, checkpoint = load_student(config, path, device)
+        offsets = checkpoint["offsets"]
+    else:
+        model, description = read_model_file(path)
+        n = config.network
+        wanted = (n.features, n.interactions, n.gaussians, n.cutoff, n.readout, n.norm_epsilon)
+        basis, readout = description["radial_basis"], description["readout_layers"]
+        keys = ("features", "interactions", "cutoff", "norm_epsilon")
+        features, interactions, cutoff, epsilon = (description[key] for key in keys)
+        if wanted != (features, interactions, basis["count"], cutoff, readout[1], epsilon):
+            raise InputError(f"{path}: its network is not that of [network]: train anew, or restore the sizes")
+        offsets = {atomic_numbers[symbol]: e for symbol, e in description["energy_offset"]["per_element"].items()}
+        model = model.to(device)
+    if missing := sorted(set(config.elements) - offsets.keys()):
+        raise InputError(f"{path} does not know the elements {missing} of the configuration")
+    return model, offsets
 
 
 def _settings(training: Training) -> dict[str, str]:

@@ -26,7 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
     generate.add_argument("--processes", type=int, default=os.cpu_count())
     generate.add_argument("--time-limit", type=float, help="stop after so many seconds")
     generate.add_argument("--limit", type=int, help="only the first so many jobs, for a trial")
-    generate.add_argument("--student", type=Path, help="checkpoint whose own dynamics choose the [[sampled]] frames")
+    generate.add_argument(
+        "--student", type=Path, help="checkpoint or model file whose own dynamics choose the [[sampled]] frames"
+    )
     generate.add_argument("--round", type=int, default=1, help="which [[sampled]] entries")
     generate.add_argument("--device", default="cpu")
 
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     train = commands.add_parser("train", help="train the network on the labelled frames")
     train.add_argument("config")
     train.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    train.add_argument("--start", type=Path, help="checkpoint whose weights a new schedule begins from")
+    train.add_argument("--start", type=Path, help="checkpoint or model file whose weights a new schedule begins from")
     train.add_argument("--resume", type=Path, help="checkpoint to go on from, as if training had never stopped")
     train.add_argument("--seed", type=int, help="of weights and shuffling, instead of the configuration's")
     train.add_argument("--steps", type=int, help="of the schedule, instead of the configuration's")
@@ -160,7 +162,9 @@ def _molecules(config, options) -> None:
     if settings.smiles:
         candidates = own_molecules(settings.smiles)
     else:
-        candidates = enumerate_molecules(config.seed, settings.test_fraction, settings.reserve_fraction)
+        candidates = enumerate_molecules(
+            config.seed, settings.test_fraction, settings.reserve_fraction, settings.further_fraction
+        )
     made = make_library(candidates, config.seed, settings.conformers, options.processes)
     write_library(file, made)
     if settings.smiles:
@@ -182,11 +186,11 @@ def _generate(config, options) -> None:
     if options.student is None:
         run_all(jobs(config)[: options.limit], options.processes, options.time_limit)
         return
-    from .checkpoint import load_student
+    from .checkpoint import load_network
     from .student import sample
 
-    model, checkpoint = load_student(config, options.student, options.device)
-    run_all(sample(config, model, checkpoint["offsets"], options.round), options.processes, options.time_limit)
+    model, offsets = load_network(config, options.student, options.device)
+    run_all(sample(config, model, offsets, options.round), options.processes, options.time_limit)
 
 
 def _train(config, options) -> None:
@@ -208,8 +212,9 @@ def _train(config, options) -> None:
 
 
 def _evaluate(config, options) -> None:
+    from .checkpoint import load_network
     from .dataset import load
-    from .evaluate import load_network, markdown, table
+    from .evaluate import markdown, table
 
     model, offsets = load_network(config, options.student, options.device)
     print(markdown(table(model, offsets, load(options.data or config.data, float("inf")), options.split)))

@@ -92,11 +92,17 @@ class Molecules:
     conformers: int = 4  # of a molecule, at most
     test_fraction: float = 0.1  # of the enumerated molecules, by a hash of SMILES and seed; of the others' trajectories
     reserve_fraction: float = 0.0  # of the enumerated molecules, on top of them: for `verlet-train explore`
+    # Likewise, on top of those, with one conformer each: for `[[thermal]]` with molecules = "further".
+    further_fraction: float = 0.0
 
 
 @dataclass(frozen=True)
 class Thermal:
-    """Langevin dynamics of every molecule alone: thermal frames."""
+    """Langevin dynamics of every molecule alone: thermal frames.
+
+    Of the molecules that everything else draws from ("main"), or of those that come on top of them ("further"), which
+    are all for training.
+    """
 
     temperatures: list[int]  # K, taken in turn
     runs: int  # per molecule, each from a conformer of its own while there are any
@@ -105,6 +111,11 @@ class Thermal:
     settle: int = 15  # steps before the first
     # Keep the frames most unlike each other of all the run's steps, which are labelled in any case; not in the test.
     diverse: bool = False
+    molecules: str = "main"
+
+    def __post_init__(self):
+        if self.molecules not in ("main", "further"):
+            raise InputError(f'[[thermal]] molecules = {self.molecules!r} is unknown: write "main" or "further"')
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from ase.data import atomic_numbers
 
-from .checkpoint import load_student
-from .config import Config
 from .dataset import Trajectory
-from .model_file import read_model_file
 from .painn import PaiNN
 from .student import Student
-
-
-def load_network(config: Config, path: Path, device="cpu") -> tuple[PaiNN, dict[int, float]]:
-    """The network of a checkpoint or of a model file, and its energy offsets (eV by atomic number)."""
-    if path.suffix != ".safetensors":
-        model, checkpoint = load_student(config, path, device)
-        return model, checkpoint["offsets"]
-    model, description = read_model_file(path)
-    offsets = description["energy_offset"]["per_element"]
-    return model.to(device), {atomic_numbers[symbol]: energy for symbol, energy in offsets.items()}
 
 
 def table(model: PaiNN, offsets: dict[int, float], trajectories: list[Trajectory], split: str = "test") -> list[dict]:

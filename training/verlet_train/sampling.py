@@ -72,19 +72,26 @@ def library_jobs(config: Config) -> list[Job]:
             )
         )
 
-    def alone(kind, number, runs):
-        """Every run of every molecule but the reserved: (index, molecule, run, split).
+    def alone(kind, number, runs, further=False):
+        """Every run of every molecule, of the main ones or of the further: (index, molecule, run, split).
 
         Where the molecules belong to no split, so many of the runs are for the test, at least one, drawn at random.
         """
-        listed = [(i, m, run) for i, m in enumerate(library) if m.split != "reserve" for run in range(runs)]
+        splits = {"further"} if further else {"train", "test", ""}
+        listed = [(i, m, run) for i, m in enumerate(library) if m.split in splits for run in range(runs)]
         order = np.random.default_rng([config.seed, 3, kind, number]).permutation(len(listed))
         tested = set(order[: max(1, round(fraction * len(listed)))]) if fraction and len(listed) > 1 else set()
         for k, (index, m, run) in enumerate(listed):
-            yield index, m, run, m.split or ("test" if k in tested else "train")
+            yield index, m, run, "train" if further else m.split or ("test" if k in tested else "train")
 
     for number, entry in enumerate(config.thermal):
-        for index, m, run, split in alone(0, number, entry.runs):
+        further = entry.molecules == "further"
+        if further and not any(m.split == "further" for m in library):
+            raise InputError(
+                f"{config.structures()} has no further molecules for [[thermal]]: "
+                "set [molecules] further_fraction and make it again"
+            )
+        for index, m, run, split in alone(0, number, entry.runs, further):
             temperature = entry.temperatures[(index + run) % len(entry.temperatures)]
             names = {"system": m.smiles, "family": m.family, "split": split, "temperature": temperature}
             add("thermal", number, entry, index, run, [m], **names)

@@ -13,7 +13,16 @@ import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .checkpoint import Progress, build_network, digest, load_student, resume, resumed_settings, save_checkpoint
+from .checkpoint import (
+    Progress,
+    build_network,
+    digest,
+    load_network,
+    load_student,
+    resume,
+    resumed_settings,
+    save_checkpoint,
+)
 from .config import Config, Training
 from .dataset import Batches, Frames, batches, epoch_order, fit_offsets, load
 from .painn import PaiNN, energy_and_forces
@@ -172,7 +181,7 @@ class Session:
     """What one command asks for; None: what the configuration or the checkpoint says. Seconds count from its start."""
 
     device: str = "cpu"
-    start: Path | None = None  # a checkpoint to begin a new schedule from, with its averaged weights and offsets
+    start: Path | None = None  # a checkpoint or model file to begin a new schedule from: weights (averaged), offsets
     resume: Path | None = None  # a checkpoint to go on from, exactly
     seed: int | None = None  # of weights and shuffling
     steps: int | None = None
@@ -189,16 +198,13 @@ def _begin(config: Config, session: Session, trajectories):
         model, checkpoint = load_student(config, session.resume, session.device)
         t, offsets = resumed_settings(session.resume, checkpoint, t), checkpoint["offsets"]
     elif session.start is not None:
-        model, started = load_student(config, session.start, session.device)
-        offsets = started["offsets"]
+        model, offsets = load_network(config, session.start, session.device)
     else:
         torch.manual_seed(config.seed if session.seed is None else session.seed)
         model = build_network(config).to(session.device)
         offsets = fit_offsets(trajectories, config.elements, config.teacher.free_atoms())
-    if session.steps is not None:
-        t = replace(t, steps=session.steps)
-    if session.learning_rate is not None:
-        t = replace(t, learning_rate=session.learning_rate)
+    asked = {"steps": session.steps, "learning_rate": session.learning_rate}
+    t = replace(t, **{key: value for key, value in asked.items() if value is not None})
     return model, offsets, t, checkpoint
 
 

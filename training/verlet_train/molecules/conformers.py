@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import zlib
-from functools import partial
 
 import numpy as np
 from rdkit import Chem, RDLogger
@@ -45,12 +44,17 @@ def embed(candidate: Candidate, seed: int, most: int) -> Molecule | None:
     )
 
 
+def _embed(arguments: tuple[Candidate, int, int]) -> Molecule | None:
+    return embed(*arguments)
+
+
 def make_library(candidates: list[Candidate], seed: int, conformers: int, processes: int) -> list[Molecule]:
-    """Every candidate that can be embedded, in their order."""
+    """Every candidate that can be embedded, in their order; of the further ones, which are many, one conformer."""
     print(f"{len(candidates)} molecules to embed", flush=True)
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         made = []
-        for molecule in pool.imap(partial(embed, seed=seed, most=conformers), candidates, chunksize=8):
+        wanted = [(c, seed, 1 if c.split == "further" else conformers) for c in candidates]
+        for molecule in pool.imap(_embed, wanted, chunksize=8):
             made.append(molecule)
             if len(made) % 200 == 0:
                 print(f"{len(made)} embedded", flush=True)

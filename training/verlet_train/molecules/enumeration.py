@@ -49,7 +49,7 @@ class Candidate:
     smiles: str  # canonical, without stereochemistry
     family: str  # a key of QUOTAS
     atoms: int  # hydrogens included
-    split: str  # "train", "test" or "reserve"; "" where trajectories are divided, not molecules
+    split: str  # "train", "test", "reserve" or "further"; "" where trajectories are divided, not molecules
 
 
 def fraction(smiles: str, seed: int, purpose: str) -> float:
@@ -207,11 +207,14 @@ def _another_group(smiles: str, seed: int, share: float) -> Iterator[str]:
         yield from attach(smiles, f.SUBSTITUENTS[k])
 
 
-def enumerate_molecules(seed: int, test_fraction: float, reserve_fraction: float = 0.0) -> list[Candidate]:
+def enumerate_molecules(
+    seed: int, test_fraction: float, reserve_fraction: float = 0.0, further_fraction: float = 0.0
+) -> list[Candidate]:
     """All candidates within QUOTAS, sorted by class and SMILES; the hash with `seed` thins and splits them.
 
     Those in reserve come after all others and on top of the quotas: as many more of each class, the next in turn. So
-    they change nothing about the others, and no label of theirs.
+    they change nothing about the others, and no label of theirs. Further ones come after those in the same way, as
+    far as a class has any.
     """
     RDLogger.DisableLog("rdApp.*")
     sources = [
@@ -235,15 +238,18 @@ def enumerate_molecules(seed: int, test_fraction: float, reserve_fraction: float
             return -1.0
         return -math.log1p(-fraction(smiles, seed, "choice")) * math.exp(known[smiles][1] / DECAY)
 
-    found, reserved = [], []
+    found, reserved, further = [], [], []
     for family, quota in QUOTAS.items():
         members = sorted((s for s, (of, _) in known.items() if of == family), key=lambda s: (turn(s), s))
         for smiles in sorted(members[:quota]):
             split = "test" if fraction(smiles, seed, "split") < test_fraction else "train"
             found.append(Candidate(smiles, family, known[smiles][1], split))
-        for smiles in sorted(members[quota : quota + round(reserve_fraction * quota)]):
+        first = quota + round(reserve_fraction * quota)
+        for smiles in sorted(members[quota:first]):
             reserved.append(Candidate(smiles, family, known[smiles][1], "reserve"))
-    return found + reserved
+        for smiles in sorted(members[first : first + round(further_fraction * quota)]):
+            further.append(Candidate(smiles, family, known[smiles][1], "further"))
+    return found + reserved + further
 
 
 def own_molecules(smiles: list[str]) -> list[Candidate]:

@@ -19,7 +19,7 @@ from ase.io import write
 class Molecule:
     smiles: str
     family: str
-    split: str  # "train", "test", "reserve"; or "": its trajectories are divided, not the molecules
+    split: str  # "train", "test", "reserve", "further"; or "": its trajectories are divided, not the molecules
     numbers: np.ndarray  # [A] atomic numbers
     bonds: np.ndarray  # [B, 2]
     conformers: np.ndarray  # [C, A, 3] Å
