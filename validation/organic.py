@@ -88,6 +88,9 @@ def run(options: argparse.Namespace) -> int:
         about, lock = machine(engine, options), threading.Lock()
 
         def work(task: Task) -> bool:
+            if until - time.monotonic() < 1:
+                print(f"{task.kind} {task.name}: no time left, not begun", flush=True)
+                return False
             result, frames = perform(engine, task, until)
             with lock:
                 keep(options.into, about, task, result, frames)
@@ -168,17 +171,16 @@ def perform(engine: Engine, task: Task, until: float) -> tuple[dict, dict]:
     """Runs a task, or as much of it as the time allows, and reduces what it left; also returns frames to keep."""
     folder = engine.scratch / f"{task.kind}-{task.name}"
     begun = time.monotonic()
-    if until - begun < 1:
-        return {"seconds": 0.0, "failure": "not begun: no time left"}, {}
     process = subprocess.Popen(
         engine.command(folder, task.settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        said, warned = process.communicate(timeout=min(until - begun, 1e6))
+        said, warned = process.communicate(timeout=min(max(until - begun, 0.0), 1e6))
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)  # the engine ends its step and its files
         said, warned = process.communicate()
     result = {"seconds": round(time.monotonic() - begun, 1), "status": process.returncode}
+    result["asked"] = task.settings.get("dynamics.duration")
     # Standard error has its progress, a line every few seconds, and its warnings.
     result["said"] = [line for line in warned.splitlines() if line.strip() and " ETA " not in line][:20]
     result["verdict"] = next((line.split(None, 1)[1] for line in said.splitlines() if line.startswith("verdict")), "none")

@@ -152,8 +152,10 @@ def heat(section: Section, what: str, run: dict, bound: float) -> None:
     warmer = abs(mean * (1 + WARMER) - run["wanted"]) / error
     section.checks.append(Check(f"{what}: the same {WARMER:.0%} warmer", warmer, bound, unit, control=True))
     size = abs(run["drift"][0]) + 2 * run["drift"][1]
-    what = f"{what}: drift of the energy less the bath's heat"
-    section.checks.append(Check(what, size, reduce.DRIFT, "kT/ns/dof, with two errors"))
+    drift = f"{what}: drift of the energy less the bath's heat"
+    section.checks.append(Check(drift, size, reduce.DRIFT, "kT/ns/dof, with two errors"))
+    if run["ps"] < 0.999 * float(run["asked"].split()[0]):
+        section.notes.append(f"**{what}: cut after {run['ps']:g} of {run['asked']}**, for want of time.")
 
 
 def langevin(backend: str, label: str, runs: dict[str, dict], bound: float) -> Section:
