@@ -14,17 +14,23 @@ BLOCKS = 8
 #: Where the first peak, the minimum after it and the second peak are looked for, Å.
 WINDOWS = ((2.3, 3.3), (2.9, 4.2), (3.6, 6.0))
 
-#: First peak of the experiment with its errors: X-ray diffraction at 295 K.
-EXPERIMENT = {"position": (2.80, 0.01), "height": (2.57, 0.05)}
+#: Extrema of g(r) in experiments, with their errors where they are told: (Å, error), (height, error).
+XRAY = {"first peak": ((2.80, 0.01), (2.57, 0.05))}
+NEUTRONS = {
+    "first peak": ((2.79, None), (2.495, 0.059)),
+    "minimum": ((3.39, None), (0.801, 0.013)),
+    "second peak": ((4.53, None), (1.125, 0.003)),
+}
+EXPERIMENTS = {"X-rays": XRAY, "neutrons and X-rays": NEUTRONS}
 SOURCES = """
-**Beside it.** Experiment: the first peak of g(r) stands at 2.80(1) Å and is 2.57(5) high (Skinner, Huang, Schlesinger,
-Pettersson, Nilsson and Benmore, J. Chem. Phys. 138, 074506, 2013, X-ray diffraction; only these two numbers, which its
-abstract gives, are drawn). GFN2-xTB: no g(r) of the periodic liquid was found in print. Wu et al., Benchmarking
-semi-empirical quantum chemical methods on liquid water (arXiv:2503.11867, 2025), ran molecular dynamics of the liquid with
-several such methods, "GFN-xTB" among them; by its abstract all of them with their original parameters describe the liquid
-poorly, most with hydrogen bonds that are too weak and a liquid that is far too fluid. Nuclei are classical here, quantum in
-the experiment. What the student owes to its teacher and what to itself is told by the teacher's own forces at frames of
-these runs (below).
+**Beside it.** Experiments: X-ray diffraction (Skinner, Huang, Schlesinger, Pettersson, Nilsson and Benmore, J. Chem. Phys.
+138, 074506, 2013), of which the first peak is drawn, 2.80(1) Å and 2.57(5), as its abstract has it; neutrons and X-rays
+together (Soper, ISRN Phys. Chem. 2013, 279463), of whose table, in the copy that the program simpack keeps, the extrema are
+drawn. GFN2-xTB: we found no g(r) of the periodic liquid in print. Wu et al., Benchmarking semi-empirical quantum chemical
+methods on liquid water (arXiv:2503.11867, 2025), ran molecular dynamics of the liquid with several such methods, "GFN-xTB"
+among them; by its abstract all of them with their original parameters describe the liquid poorly, most with hydrogen bonds
+that are too weak and a liquid that is far too fluid. Nuclei are classical here, quantum in the experiments. What the student
+owes to its teacher and what to itself is told by the teacher's own forces at frames of these runs, where they stand below.
 """
 
 

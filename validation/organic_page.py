@@ -49,9 +49,9 @@ g(r) of oxygen has bins of {liquid.WIDTH} Å and errors from {liquid.BLOCKS} blo
 field imitates GFN2-xTB and not water.
 """
 TEACHER = """
-GFN2-xTB (tblite) at frames of the runs above, spread over their warm part: mean absolute errors of the student's forces per
-component, and of its energies about their mean offset. Test frames come from the teacher's dynamics; these are where the
-student's own dynamics goes. For a run of several molecules only forces can be compared.
+**Beside the teacher.** GFN2-xTB (tblite) at frames of the runs above, spread over their warm part: mean absolute errors of the
+student's forces per component, and of its energies about their mean offset. Test frames come from the teacher's dynamics;
+these are where the student's own dynamics goes. For a run of several molecules only forces can be compared.
 """
 
 
@@ -224,9 +224,11 @@ def water(backend: str, label: str, runs: dict[str, dict], bound: float) -> Sect
             f"{what}, edge {run['edge']:.3f} Å: {run['ps']:g} ps in {run['seconds']:.0f} s, {run['kelvin'][0]:.1f} ± "
             f"{run['kelvin'][1]:.1f} K, mean O–H {run['mean O-H']:.3f} Å."
         )
-    position, height = liquid.EXPERIMENT["position"], liquid.EXPERIMENT["height"]
-    rows.append(f"| experiment | {with_error(*position)} | {with_error(*height)} | | | | | |")
-    left.errorbar(position[0], height[0], height[1], position[1], "ks", ms=3, capsize=2, label="experiment, first peak")
+    for (what, found), marker in zip(liquid.EXPERIMENTS.items(), "sD", strict=True):
+        cells = [with_error(*pair) for name in ("first peak", "minimum", "second peak") for pair in found.get(name, ((None,),) * 2)]
+        rows.append(f"| experiment, {what} | " + " | ".join(cells) + " | |")
+        (x, dx), (y, dy) = (np.array([one[k] for one in found.values()], float).T for k in (0, 1))
+        left.errorbar(x, y, dy, np.nan_to_num(dx), f"k{marker}", ms=3, mfc="none", capsize=2, label=what)
     left.axhline(1, color="0.8", lw=0.6, zorder=0)
     left.set(xlabel="O–O distance (Å)", ylabel="g(r)", xlim=(2, 10))
     left.legend()
@@ -236,8 +238,11 @@ def water(backend: str, label: str, runs: dict[str, dict], bound: float) -> Sect
     return section
 
 
-def with_error(value: float, error: float) -> str:
-    return f"{value:.2f} ± {error:.2f}"
+def with_error(value: float | None, error: float | None = None) -> str:
+    """A cell of a table; nothing where there is no value."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if error is None else f"{value:.2f} ± {error:.2f}"
 
 
 def taught(answers: dict[str, dict]) -> list[str]:
@@ -246,4 +251,4 @@ def taught(answers: dict[str, dict]) -> list[str]:
         energies = f"{one['energies']:.2f} | {one['offset']:+.2f}" if "energies" in one else " | "
         title = name.removeprefix("langevin/").replace("water", "liquid water")
         rows.append(f"| {title} | {one['frames']} | {one['forces']:.1f} | {one['largest']:.0f} | {energies} |")
-    return ["**Beside the teacher.** " + TEACHER.strip(), "\n".join(rows)]
+    return [TEACHER.strip(), "\n".join(rows)]
