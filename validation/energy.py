@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import blocks
 import numpy as np
 import physical_validation
 from engine import STRUCTURES, Engine, Failure, Run
 from page import Check, Section, plt
 from physical_validation.data import ObservableData, SimulationData
-from scipy.stats import linregress
 
-BOLTZMANN = 8.617333262e-5  # eV/K
 #: Structure, temperature of the initial velocities (K), length of the drift run (ps).
 SYSTEMS = {"ethanol": ("ethanol.xyz", 300, 20.0), "8 waters": ("water8.xyz", 200, 10.0)}
 STEPS = (0.25, 0.5)  # fs
@@ -127,8 +126,5 @@ def drift_of(run: Run, added: float = 0.0) -> tuple[float, float, float]:
     log = run.log
     kelvin = log["temperature"].mean()
     # The centre of mass is at rest: 3N − 3 degrees of freedom.
-    unit = (3 * len(run.masses) - 3) * BOLTZMANN * kelvin * 1e-3  # eV/ps in one kT/ns/dof
-    energy = log["conserved"] - log["conserved"][0] + added * unit * log["time"]
-    times, means = ([part.mean() for part in np.array_split(values, 20)] for values in (log["time"], energy))
-    fit = linregress(times, means)
-    return fit.slope / unit, fit.stderr / unit, kelvin
+    slope, error = blocks.drift(log["time"], log["conserved"], kelvin, 3 * len(run.masses) - 3, added)
+    return slope, error, kelvin

@@ -10,16 +10,13 @@ import ase
 import ase.io
 import h5py
 import numpy as np
-from energy import BOLTZMANN
 from engine import Failure, Run
 from parity import write
-from scipy.stats import linregress
 
 #: Time along the velocities of the two points of a central difference, fs: a thousandth of an O–H vibration.
 DELTA = 0.01
 #: eV in one u Å²/fs².
 MASS_VELOCITY2 = 103.642697
-BLOCKS = 20
 
 
 def shadow(binary: Path, model: Path, run: Run, timestep: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,12 +53,3 @@ def forces_at(binary: Path, model: Path, numbers, cell, periodic, points: np.nda
         if done.returncode != 0:
             raise Failure(done.stderr.strip())
         return np.array([atoms.get_forces() for atoms in ase.io.read(answered, ":")])
-
-
-def drift(time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float = 0.0) -> tuple[float, float]:
-    """Slope and its standard error in kT/ns per degree of freedom, from the means of blocks."""
-    unit = freedom * BOLTZMANN * kelvin * 1e-3  # eV/ps in one kT/ns/dof
-    values = energy - energy[0] + added * unit * time
-    times, means = ([part.mean() for part in np.array_split(column, BLOCKS)] for column in (time, values))
-    fit = linregress(times, means)
-    return fit.slope / unit, fit.stderr / unit

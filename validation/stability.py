@@ -170,10 +170,11 @@ def judge(options: argparse.Namespace) -> int:
     # Only here: the machine with the GPU need not have them.
     logging.getLogger("pymbar").setLevel(logging.ERROR)  # it greets whoever imports it
     import numpy as np
+    from blocks import drift
     from energy import drift_of
     from engine import Run
     from page import Check, Section, plt, write
-    from shadow import drift, shadow
+    from shadow import shadow
 
     about = json.loads((options.runs / "about.json").read_text())
     section = Section("stability", "Long runs at constant energy", TEXT)

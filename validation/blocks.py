@@ -1,0 +1,26 @@
+"""What the means of consecutive blocks tell of correlated samples: a slope, a mean, and their errors."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import linregress
+
+BOLTZMANN = 8.617333262e-5  # eV/K
+BLOCKS = 20
+
+
+def drift(time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float = 0.0) -> tuple[float, float]:
+    """Slope and its standard error in kT/ns per degree of freedom, from the means of blocks; ps and eV."""
+    unit = freedom * BOLTZMANN * kelvin * 1e-3  # eV/ps in one kT/ns/dof
+    values = energy - energy[0] + added * unit * time
+    times, means = ([part.mean() for part in np.array_split(column, BLOCKS)] for column in (time, values))
+    fit = linregress(times, means)
+    return fit.slope / unit, fit.stderr / unit
+
+
+def mean_of_blocks(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard error of what is correlated over less than a block. Raises ValueError where blocks are empty."""
+    if len(values) < BLOCKS:
+        raise ValueError(f"{len(values)} samples make no {BLOCKS} blocks: run for longer")
+    means = np.array([part.mean() for part in np.array_split(values, BLOCKS)])
+    return float(means.mean()), float(means.std(ddof=1) / np.sqrt(BLOCKS))
