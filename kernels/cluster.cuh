@@ -53,6 +53,20 @@ __device__ inline void await(unsigned long long* barrier, int parity)
                      : "=r"(done) : "r"(shared_address(barrier)), "r"(parity) : "memory");
 }
 
+// Waits until all blocks of the grid have come here: what they have written is there then. They must all run at the same time.
+// The highest bit of `barrier` turns over when the last one comes; nothing else of it is left.
+__device__ inline void everyone(unsigned* barrier)
+{
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        unsigned mine = blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1, before, now;
+        asm volatile("atom.add.release.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(barrier), "r"(mine) : "memory");
+        do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(barrier) : "memory");
+        while (((before ^ now) & 0x80000000u) == 0);
+    }
+    __syncthreads();
+}
+
 // A load of what never changes that starts here and now, however late it is used.
 __device__ inline float4 load_now(const float* at)
 {
@@ -71,11 +85,14 @@ static_assert(CLUSTER % 4 == 0, "each lane of a quad sends to as many blocks as 
 struct Exchange {
     unsigned long long* barriers; // [2], in shared memory
     int count;                    // done so far
+
+    // That of the exchange that goes on.
+    __device__ inline unsigned long long* now() const { return barriers + (count & 1); }
 };
 
 // Gives a number to all blocks, if `on`. Every lane of a warp must call it; the lanes of a quad are all on or all off, and
 // their places are next to each other.
-__device__ inline void hand_out(const Exchange& e, float* at, float value, bool on)
+__device__ inline void hand_out(unsigned long long* barrier, float* at, float value, bool on)
 {
     float4 all;
     all.x = __shfl_sync(FULL, value, 0, 4);
@@ -85,7 +102,7 @@ __device__ inline void hand_out(const Exchange& e, float* at, float value, bool 
     if (!on) return;
 #pragma unroll
     for (int first = 0; first < CLUSTER; first += 4)
-        send(first + threadIdx.x % 4, at - threadIdx.x % 4, all, e.barriers + (e.count & 1));
+        send(first + threadIdx.x % 4, at - threadIdx.x % 4, all, barrier);
 }
 
 // Waits until this block has got so many numbers. Every thread must call it: what a thread has read before, others may
@@ -93,7 +110,7 @@ __device__ inline void hand_out(const Exchange& e, float* at, float value, bool 
 __device__ inline void finish(Exchange& e, int numbers)
 {
     __syncthreads();
-    unsigned long long* barrier = e.barriers + (e.count & 1);
+    unsigned long long* barrier = e.now();
     if (threadIdx.x == 0) expect(barrier, numbers * (int)sizeof(float));
     await(barrier, e.count >> 1 & 1);
     e.count++;

@@ -9,7 +9,6 @@
 //   SPLIT         1: the network for many has so few atoms that only latency counts; never with LARGE
 //   FEW           1: clusters of blocks take few atoms through a layer, see few.cu
 //   CLUSTER       blocks of a cluster, of FEW_THREADS threads
-//   PAIR_THREADS  of the block that takes the pairs of one of few atoms
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
 //   WATCH         1: the model says what it was trained on, and the host wants to hear where a system leaves it
@@ -54,7 +53,7 @@ struct Control {
     int atom;                // the lowest index that `status` is about
     int samples;             // taken since the host looked
     int close;               // 1: atoms came too close in this evaluation, 2: in one before, since the host looked
-    int finished;            // blocks that are done in a kernel whose last one goes on alone; 0 between kernels
+    int noted[2];            // few atoms: `close` for even and odd steps, while blocks are not all at the same step
 };
 
 struct Sample {
@@ -158,9 +157,10 @@ struct Parameters {
 extern "C" __device__ void cudaGraphSetConditional(unsigned long long handle, unsigned int value);
 #endif
 
-// Shared memory whose size the launch decides.
+// Shared memory whose size the launch decides, and an array of a size that is known.
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#define BLOCK_SHARED(type, name, count) __shared__ type name[count]
 #endif
 
 // A handle of 0 belongs to no graph: the same kernels are launched one by one.
@@ -177,7 +177,18 @@ __device__ inline void fail(Control* control, int status, int atom)
     atomicMin(&control->atom, atom);
 }
 
-__device__ inline int warp_lane() { return threadIdx.x & 31; }
+// The same number, but what follows from it is computed here and not kept in registers for later.
+#ifndef EMULATED_WARPS
+__device__ inline int here(int x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
+}
+#endif
+
+// Of few atoms a kernel goes through a whole step: what all its parts compute from the thread would fill the registers.
+__device__ inline int thread_here() { return FEW ? here(threadIdx.x) : threadIdx.x; }
+__device__ inline int warp_lane() { return thread_here() & 31; }
 
 // Index of this warp in the grid.
 __device__ inline int warp_index() { return (blockIdx.x * blockDim.x + threadIdx.x) >> 5; }
@@ -214,7 +225,7 @@ __device__ inline double norm2(double x, double y, double z) { return x * x + y 
 // The sum over a block of 1024 threads or fewer, known to all of them. Every thread must call it.
 __device__ inline double block_sum(double value)
 {
-    __shared__ double parts[1024];
+    BLOCK_SHARED(double, parts, 1024);
     parts[threadIdx.x] = value;
     __syncthreads();
     for (int width = 512; width > 0; width >>= 1) {
@@ -230,6 +241,8 @@ __device__ inline double block_sum(double value)
 // Through the read-only path: nothing that is read like this is written by the same kernel, so that loads of the next
 // pairs may overtake stores.
 __device__ inline float4 load4(const float* p) { return __ldg((const float4*)p); }
+// What atoms send each other. Where atoms are few, other blocks of the same kernel write it.
+__device__ inline float4 load_sent(const float* p) { return FEW ? *(const float4*)p : load4(p); }
 __device__ inline void store4(float* p, float4 v) { *(float4*)p = v; }
 __device__ inline float4 zero4() { return make_float4(0.0f, 0.0f, 0.0f, 0.0f); }
 __device__ inline float4 mul(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }

@@ -1,4 +1,4 @@
-// The network for few atoms, where nothing but latency counts: everything between two exchanges of messages is one kernel.
+// The network for few atoms, where nothing but latency counts: layers of a kernel that goes through all of them.
 //
 // A cluster of blocks takes up to `group` atoms. Each block owns OWN channels of every feature: it gathers their
 // messages, and computes those outputs of dense layers. Thread (atom, channel) keeps in registers what belongs to that
@@ -14,12 +14,23 @@ struct Channel {
     float a2, a3;
 };
 
+// Shapes of the layers.
+#define MIX Shape{FEATURES, 2, FEATURES}
+#define MIX_BACK Shape{2 * FEATURES, 1, FEATURES}
+#define UPDATE_FIRST Shape{2 * FEATURES, 1, FEATURES}
+#define UPDATE_FIRST_BACK Shape{FEATURES, 2, FEATURES}
+#define ONE_TO_ONE Shape{FEATURES, 1, FEATURES}
+#define ONE_TO_THREE Shape{FEATURES, 3, FEATURES}
+#define THREE_TO_ONE Shape{3 * FEATURES, 1, FEATURES}
+#define NO_LAYER Dense{nullptr, {0, 1, 0}}
+
 // Back through a layer's update block: g_q and g_μ after it, in `gq` and `gm`, become those before it. In the last layer g_μ
 // is zero. `panel` is the first of U2ᵀ.
 __device__ inline void update_back(Team& t, const Layer& layer, Panel panel, const Channel& c, float& gq, float* gm,
                                    bool last)
 {
-    const Shape second = {3 * FEATURES, 1, FEATURES}, first = {FEATURES, 2, FEATURES}, mixed = {2 * FEATURES, 1, FEATURES};
+    const Dense second = {layer.update_back[1], THREE_TO_ONE}, first = {layer.update_back[0], UPDATE_FIRST_BACK};
+    const Dense mixed = {layer.mix_back, MIX_BACK};
     float* g = t.gradients + t.local * 3 * FEATURES + t.channel;
     float s = 0.0f, along = 0.0f;
     for (int k = 0; k < 3; k++) {
@@ -30,17 +41,13 @@ __device__ inline void update_back(Team& t, const Layer& layer, Panel panel, con
     give(t, g + FEATURES, last ? 0.0f : along);
     give(t, g + 2 * FEATURES, STUDENT ? (last ? 0.0f : s) : gq * s);
     finish(t.exchange, 3 * t.atoms * FEATURES);
-    multiply(t, panel, layer.update_back[1], second, t.gradients, 3 * FEATURES, t.atoms);
-    panel = fetch(t, layer.update_back[0], first);
-    __syncthreads();
-    float gh = t.mine ? silu_slope(c.h) * total(t, second, 0) : 0.0f;
+    panel = multiply(t, panel, second, t.gradients, 3 * FEATURES, t.atoms, first);
+    float gh = t.mine ? silu_slope(c.h) * total(t, second.s, 0) : 0.0f;
     give(t, t.hidden + t.local * FEATURES + t.channel, gh);
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, panel, layer.update_back[0], first, t.hidden, FEATURES, t.atoms);
-    if (!STUDENT) panel = fetch(t, layer.mix_back, mixed);
-    __syncthreads();
-    float shared_part = gq * c.a3, gn = t.mine ? total(t, first, 1) : 0.0f;
-    if (t.mine) gq += total(t, first, 0);
+    panel = multiply(t, panel, first, t.hidden, FEATURES, t.atoms, STUDENT ? NO_LAYER : mixed);
+    float shared_part = gq * c.a3, gn = t.mine ? total(t, first.s, 1) : 0.0f;
+    if (t.mine) gq += total(t, first.s, 0);
 #if STUDENT
     float slope = c.n > 0.0f ? gn / c.n : 0.0f;
     float before[3] = {gm[0], gm[1], gm[2]};
@@ -52,9 +59,8 @@ __device__ inline void update_back(Team& t, const Layer& layer, Panel panel, con
         give(t, to + FEATURES, shared_part * c.v[k] + gm[k] * c.a2);
     }
     finish(t.exchange, 6 * t.atoms * FEATURES);
-    multiply(t, panel, layer.mix_back, mixed, t.wide, 2 * FEATURES, 3 * t.atoms);
-    __syncthreads();
-    for (int k = 0; k < 3 && t.mine; k++) gm[k] += total(t, mixed, 3 * t.atoms, 3 * t.local + k, 0, t.own);
+    multiply(t, panel, mixed, t.wide, 2 * FEATURES, 3 * t.atoms, NO_LAYER);
+    for (int k = 0; k < 3 && t.mine; k++) gm[k] += total(t, mixed.s, 3 * t.atoms, 3 * t.local + k, 0, t.own);
 #endif
 }
 
@@ -68,18 +74,17 @@ __device__ inline float read_out(const Parameters& p, Team& t, const Readout& re
     for (int d = 0; d < readout.layers; d++) {
         s.width = readout.widths[d];
         bool deepest = d + 1 == readout.layers;
-        multiply(t, panel, readout.weights[d], s, x, stride, t.atoms);
-        panel = deepest ? fetch(t, readout.back[d], {s.width, 1, s.inputs})
-                       : fetch(t, readout.weights[d + 1], {s.width, 1, readout.widths[d + 1]});
-        __syncthreads();
+        Dense then = {readout.back[d], {s.width, 1, s.inputs}};
+        if (!deepest) then = {readout.weights[d + 1], {s.width, 1, readout.widths[d + 1]}};
+        panel = multiply(t, panel, {readout.weights[d], s}, x, stride, t.atoms, then);
         // Every block has all hidden values h of all layers.
         float* h = t.wide + d * t.group * FEATURES;
         int own = s.width / CLUSTER;
-        for (int warp = threadIdx.x / 32 * 32; warp < t.atoms * own; warp += FEW_THREADS) {
+        for (int warp = thread_here() / 32 * 32; warp < t.atoms * own; warp += FEW_THREADS) {
             int k = warp + warp_lane(), local = k / own, column = t.rank * own + k % own;
             bool on = k < t.atoms * own;
             float value = on ? readout.bias[d][column] + total(t, s, t.atoms, local, 0, k % own) : 0.0f;
-            hand_out(t.exchange, h + local * FEATURES + column, value, on);
+            hand_out(t.exchange.now(), h + local * FEATURES + column, value, on);
         }
         finish(t.exchange, t.atoms * s.width);
         for (int k = threadIdx.x; k < t.atoms * s.width; k += FEW_THREADS) {
@@ -87,7 +92,7 @@ __device__ inline float read_out(const Parameters& p, Team& t, const Readout& re
             t.hidden[at] = deepest ? readout.last_weight[k % s.width] * silu_slope(h[at]) : silu(h[at]);
         }
         // Blocks take turns with the atoms.
-        for (int local = t.rank + CLUSTER * (threadIdx.x / 32); local < t.atoms && deepest; local += CLUSTER * WARPS) {
+        for (int local = t.rank + CLUSTER * (thread_here() / 32); local < t.atoms && deepest; local += CLUSTER * WARPS) {
             float sum = 0.0f;
             for (int k = warp_lane(); k < s.width; k += 32) sum = fmaf(readout.last_weight[k], silu(h[local * FEATURES + k]), sum);
             for (int offset = 16; offset > 0; offset >>= 1) sum += __shfl_xor_sync(FULL, sum, offset);
@@ -100,57 +105,57 @@ __device__ inline float read_out(const Parameters& p, Team& t, const Readout& re
     }
     for (int d = readout.layers - 1; d > 0; d--) {
         s.width = readout.widths[d - 1];
-        multiply(t, panel, readout.back[d], s, x, stride, t.atoms);
-        panel = fetch(t, readout.back[d - 1], {s.width, 1, d > 1 ? readout.widths[d - 2] : FEATURES});
-        __syncthreads();
+        Dense then = {readout.back[d - 1], {s.width, 1, d > 1 ? readout.widths[d - 2] : FEATURES}};
+        panel = multiply(t, panel, {readout.back[d], s}, x, stride, t.atoms, then);
         const float* h = t.wide + (d - 1) * t.group * FEATURES;
         float* to = x == t.hidden ? t.scalars : t.hidden;
         int own = s.width / CLUSTER;
-        for (int warp = threadIdx.x / 32 * 32; warp < t.atoms * own; warp += FEW_THREADS) {
+        for (int warp = thread_here() / 32 * 32; warp < t.atoms * own; warp += FEW_THREADS) {
             int k = warp + warp_lane(), local = k / own, at = local * FEATURES + t.rank * own + k % own;
             bool on = k < t.atoms * own;
             float value = on ? silu_slope(h[at]) * total(t, s, t.atoms, local, 0, k % own) : 0.0f;
-            hand_out(t.exchange, to + at, value, on);
+            hand_out(t.exchange.now(), to + at, value, on);
         }
         finish(t.exchange, t.atoms * s.width);
         x = to;
         s.inputs = s.width;
     }
     s.width = FEATURES;
-    multiply(t, panel, readout.back[0], s, x, FEATURES, t.atoms);
-    __syncthreads();
+    multiply(t, panel, {readout.back[0], s}, x, FEATURES, t.atoms, NO_LAYER);
     return t.mine ? total(t, s, 0) : 0.0f;
 }
 
-// A layer's messages and update; then what atoms send into the next layer, or, from the last layer, the readout and back
-// through the update. A cluster for every `group` atoms.
-// q: before, [N][F], for each element in the first layer; mu: before, [N][3][F]. The last layer leaves no q and no μ but
-// their gradients, gq [N][F] and gmu [N][3][F].
-extern "C" __global__ void CLUSTERED __launch_bounds__(FEW_THREADS, 1)
-few_forward(const __grid_constant__ Parameters p, int group, const __grid_constant__ Layer layer,
-            const __grid_constant__ Layer next, const __grid_constant__ Readout readout, const float* q, const float* mu,
-            float* q_out, float* gq, float* gmu, int first, int last)
+// What a thread keeps of its channel from layer to layer: the channel, and the energy's gradients of q and μ after the messages
+// of a layer, those of the layer below on the way back.
+struct Passing {
+    Channel c;
+    float gq, gm[3];
+    int exchanges; // of the cluster, so far
+};
+
+// Layer l's messages and update; then what atoms send into the next layer, or, from the last layer, the readout.
+__device__ inline void forward(const Parameters& p, const Network& network, int l, Passing& own)
 {
-    const Shape mixing = {FEATURES, 2, FEATURES}, update_first = {2 * FEATURES, 1, FEATURES};
-    const Shape single = {FEATURES, 1, FEATURES}, triple = {FEATURES, 3, FEATURES};
-    Team t = make_team(p, group);
-    open_exchange(t.exchange.barriers);
-    Crew crew = make_crew(p, t);
-    if (p.control->status != 0) {
-        cluster_wait();
-        return;
+    Team t = make_team(p, network, own.exchanges);
+    bool first = l == 0, last = l + 1 == network.count;
+    const Layer &layer = network.layers[l], &next = network.layers[last ? l : l + 1];
+    const float* mu = first ? nullptr : network.layers[l - 1].mu;
+    Channel& c = own.c;
+    int vectors = t.atom * 3 * FEATURES + t.channel;
+    // Looked up where they are needed: all of them at once would not fit into the registers.
+    auto mix = [&] { return Dense{layer.mix, MIX}; };
+    auto update = [&](int n) { return Dense{layer.update[n], n ? ONE_TO_THREE : UPDATE_FIRST}; };
+    auto context = [&](int n) { return Dense{next.context[n], n ? ONE_TO_THREE : ONE_TO_ONE}; };
+    auto readout = [&] { return Dense{network.readout.weights[0], {FEATURES, 1, network.readout.widths[0]}}; };
+    float* kept = kept_of(t, l);
+    int stride = kept_stride(t);
+    if (first) {
+        c = {};
+        if (t.mine) c.q = (STUDENT ? layer.sent : network.embedding)[(long long)kind_of(p, t.atom) * FEATURES + t.channel];
     }
-    Channel c = {};
-    int scalars = t.atom * FEATURES + t.channel, vectors = t.atom * 3 * FEATURES + t.channel;
-    if (t.mine) {
-        c.q = q[(long long)sender_row(p, first, t.atom) * FEATURES + t.channel];
-        for (int k = 0; k < 3 && !first; k++) c.m[k] = mu[vectors + k * FEATURES];
-    }
-    gather_messages(p, t, crew, layer.table, layer.sent, mu, first);
-    Panel panel = STUDENT ? fetch(t, layer.update[0], update_first) : fetch(t, layer.mix, mixing);
-    __syncthreads();
-    // All blocks have their barriers before anybody writes to them.
-    cluster_wait();
+    gather_messages(p, t, layer.table, layer.sent, mu, first);
+    Panel panel = fetch(t, STUDENT ? update(0) : mix());
+    add_members(t, 4);
     float* own_scalars = t.scalars + t.local * 2 * FEATURES + t.channel;
     if (t.mine) {
         c.q += gathered(t, 4, 0);
@@ -160,9 +165,7 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
     for (int k = 0; k < 3 && !STUDENT; k++) give(t, t.wide + (3 * t.local + k) * FEATURES + t.channel, c.m[k]);
 #if !STUDENT
     finish(t.exchange, 4 * t.atoms * FEATURES);
-    multiply(t, panel, layer.mix, mixing, t.wide, FEATURES, 3 * t.atoms);
-    panel = fetch(t, layer.update[0], update_first);
-    __syncthreads();
+    panel = multiply(t, panel, mix(), t.wide, FEATURES, 3 * t.atoms, update(0));
 #endif
     if (t.mine) {
         float square = 0.0f;
@@ -171,35 +174,27 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
             c.v[k] = c.m[k];
 #else
             int row = 3 * t.local + k;
-            c.v[k] = total(t, mixing, 3 * t.atoms, row, 0, t.own);
-            c.y[k] = total(t, mixing, 3 * t.atoms, row, 1, t.own);
-            if (!last) layer.vectors[vector_at(t.atom, k, FEATURES + t.channel)] = c.y[k];
+            c.v[k] = total(t, mix().s, 3 * t.atoms, row, 0, t.own);
+            c.y[k] = total(t, mix().s, 3 * t.atoms, row, 1, t.own);
+            kept[(6 + k) * stride] = c.y[k];
 #endif
-            if (!last) layer.vectors[vector_at(t.atom, k, t.channel)] = c.v[k];
+            kept[(3 + k) * stride] = c.v[k];
             square += c.v[k] * c.v[k];
         }
         c.n = sqrtf(square + layer.epsilon);
     }
     give(t, own_scalars + FEATURES, c.n);
     finish(t.exchange, (STUDENT ? 2 : 1) * t.atoms * FEATURES);
-    multiply(t, panel, layer.update[0], update_first, t.scalars, 2 * FEATURES, t.atoms);
-    panel = fetch(t, layer.update[1], triple);
-    __syncthreads();
-    if (t.mine) {
-        c.h = layer.update_bias[0][t.channel] + total(t, update_first, 0);
-        if (!last) layer.hidden[scalars] = c.h;
-    }
+    panel = multiply(t, panel, update(0), t.scalars, 2 * FEATURES, t.atoms, update(1));
+    if (t.mine) kept[0] = c.h = layer.update_bias[0][t.channel] + total(t, update(0).s, 0);
     give(t, t.hidden + t.local * FEATURES + t.channel, silu(c.h));
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, panel, layer.update[1], triple, t.hidden, FEATURES, t.atoms);
-    if (last) panel = fetch(t, readout.weights[0], {FEATURES, 1, readout.widths[0]});
-    else if (!STUDENT) panel = fetch(t, next.context[0], single);
-    __syncthreads();
+    panel = multiply(t, panel, update(1), t.hidden, FEATURES, t.atoms, last ? readout() : STUDENT ? NO_LAYER : context(0));
     if (t.mine) {
         const float* bias = layer.update_bias[1] + t.channel;
-        float a1 = bias[0] + total(t, triple, 0);
-        c.a2 = bias[FEATURES] + total(t, triple, 1);
-        c.a3 = bias[2 * FEATURES] + total(t, triple, 2);
+        float a1 = bias[0] + total(t, update(1).s, 0);
+        c.a2 = bias[FEATURES] + total(t, update(1).s, 1);
+        c.a3 = bias[2 * FEATURES] + total(t, update(1).s, 2);
         float s = 0.0f;
         for (int k = 0; k < 3; k++) {
             s += c.v[k] * c.y[k];
@@ -207,110 +202,91 @@ few_forward(const __grid_constant__ Parameters p, int group, const __grid_consta
             if (!last) layer.mu[vectors + k * FEATURES] = c.m[k];
         }
         c.q += STUDENT ? a1 : a1 + c.a3 * s;
-        if (!last) {
-            layer.coefficients[vectors + FEATURES] = c.a2;
-            layer.coefficients[vectors + 2 * FEATURES] = c.a3;
-            q_out[scalars] = c.q;
-        }
+        kept[stride] = c.a2;
+        kept[2 * stride] = c.a3;
+        if (STUDENT && !last) next.sent[t.atom * FEATURES + t.channel] = c.q;
     }
     if (!STUDENT || last) give(t, own_scalars, c.q);
     if (last) {
         finish(t.exchange, t.atoms * FEATURES);
-        float gradient = read_out(p, t, readout, panel), gm[3] = {0.0f, 0.0f, 0.0f};
-        panel = fetch(t, layer.update_back[1], {3 * FEATURES, 1, FEATURES});
-        update_back(t, layer, panel, c, gradient, gm, true);
-        if (t.mine) {
-            gq[scalars] = gradient;
-            for (int k = 0; k < 3; k++) gmu[vectors + k * FEATURES] = gm[k];
-        }
+        own.gq = read_out(p, t, network.readout, panel);
+        for (int k = 0; k < 3; k++) own.gm[k] = 0.0f;
+        own.exchanges = t.exchange.count;
         return;
     }
 #if !STUDENT
     // x = W2 σ(W1 q + b1) + b2 of the next layer.
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, panel, next.context[0], single, t.scalars, 2 * FEATURES, t.atoms);
-    panel = fetch(t, next.context[1], triple);
-    __syncthreads();
+    panel = multiply(t, panel, context(0), t.scalars, 2 * FEATURES, t.atoms, context(1));
     float h = 0.0f;
-    if (t.mine) {
-        h = next.context_bias[0][t.channel] + total(t, single, 0);
-        next.context_hidden[scalars] = h;
-    }
+    if (t.mine) kept[9 * stride] = h = next.context_bias[0][t.channel] + total(t, context(0).s, 0);
     give(t, t.hidden + t.local * FEATURES + t.channel, silu(h));
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, panel, next.context[1], triple, t.hidden, FEATURES, t.atoms);
-    __syncthreads();
+    multiply(t, panel, context(1), t.hidden, FEATURES, t.atoms, NO_LAYER);
     for (int k = 0; k < 3 && t.mine; k++)
-        next.sent[vectors + k * FEATURES] = next.context_bias[1][k * FEATURES + t.channel] + total(t, triple, k);
+        next.sent[vectors + k * FEATURES] = next.context_bias[1][k * FEATURES + t.channel] + total(t, context(1).s, k);
 #endif
+    own.exchanges = t.exchange.count;
 }
 
-// The adjoint of a layer's messages, its context, and of the update of the layer before it; in the first layer only the
-// gradients of pairs. gq, gmu: gradients of q and μ after the messages; gq_out, gmu_out: those after the messages of the
-// layer before. `more`: the gradients of pairs have been begun.
-extern "C" __global__ void CLUSTERED __launch_bounds__(FEW_THREADS, 1)
-few_backward(const __grid_constant__ Parameters p, int group, const __grid_constant__ Layer layer,
-             const __grid_constant__ Layer before, const float* gq, const float* gmu, float* gq_out, float* gmu_out, int first,
-             int more)
+// The adjoint of layer l's update: leaves the gradients of q and μ after its messages where all atoms find them.
+__device__ inline void backward_update(const Parameters& p, const Network& network, int l, Passing& own)
 {
-    const Shape single = {FEATURES, 1, FEATURES}, triple = {3 * FEATURES, 1, FEATURES};
-    Team t = make_team(p, group);
-    open_exchange(t.exchange.barriers);
-    Crew crew = make_crew(p, t);
-    if (p.control->status != 0) {
-        cluster_wait();
-        return;
-    }
-    gather_gradients(p, t, crew, layer.table, layer.sent, before.mu, gq, gmu, first, more);
-    if (first) {
-        cluster_wait();
-        return;
-    }
-    Panel panel = fetch(t, STUDENT ? before.update_back[1] : layer.context_back[1], triple);
+    Team t = make_team(p, network, own.exchanges);
+    const Layer& layer = network.layers[l];
+    Panel panel = fetch(t, {layer.update_back[1], THREE_TO_ONE});
     Channel c = {};
-    float g = 0.0f, gm[3] = {0.0f, 0.0f, 0.0f}, context_hidden = 0.0f;
-    int scalars = t.atom * FEATURES + t.channel, vectors = t.atom * 3 * FEATURES + t.channel;
     if (t.mine) {
-        g = gq[scalars];
-        c.h = before.hidden[scalars];
-        c.a2 = before.coefficients[vectors + FEATURES];
-        c.a3 = before.coefficients[vectors + 2 * FEATURES];
+        const float* kept = kept_of(t, l);
+        int stride = kept_stride(t);
+        c.h = kept[0];
+        c.a2 = kept[stride];
+        c.a3 = kept[2 * stride];
         float square = 0.0f;
         for (int k = 0; k < 3; k++) {
-            gm[k] = gmu[vectors + k * FEATURES];
-            c.v[k] = before.vectors[vector_at(t.atom, k, t.channel)];
-            if (!STUDENT) c.y[k] = before.vectors[vector_at(t.atom, k, FEATURES + t.channel)];
+            c.v[k] = kept[(3 + k) * stride];
+            if (!STUDENT) c.y[k] = kept[(6 + k) * stride];
             square += c.v[k] * c.v[k];
         }
-        c.n = sqrtf(square + before.epsilon);
-        if (!STUDENT) context_hidden = layer.context_hidden[scalars];
+        c.n = sqrtf(square + layer.epsilon);
     }
-    __syncthreads();
-    // All blocks have their barriers before anybody writes to them.
-    cluster_wait();
-    for (int k = 0; k < 3 && t.mine; k++) gm[k] += gathered(t, 6, 3 + k);
+    update_back(t, layer, panel, c, own.gq, own.gm, l + 1 == network.count);
+    if (t.mine) {
+        float* const* to = network.gradients[l & 1];
+        to[0][t.atom * FEATURES + t.channel] = own.gq;
+        for (int k = 0; k < 3; k++) to[1][(t.atom * 3 + k) * FEATURES + t.channel] = own.gm[k];
+    }
+    own.exchanges = t.exchange.count;
+}
+
+// The adjoint of layer l's messages and of its context; in the first layer only the gradients of pairs.
+__device__ inline void backward_messages(const Parameters& p, const Network& network, int l, Passing& own)
+{
+    Team t = make_team(p, network, own.exchanges);
+    bool first = l == 0, more = l + 1 < network.count;
+    const Layer& layer = network.layers[l];
+    const float *gq = network.gradients[l & 1][0], *gmu = network.gradients[l & 1][1];
+    gather_gradients(p, t, layer.table, layer.sent, network.layers[first ? 0 : l - 1].mu, gq, gmu, first, more);
+    if (first) return;
+    const Dense context[2] = {{layer.context_back[0], ONE_TO_ONE}, {layer.context_back[1], THREE_TO_ONE}};
+    Panel panel = fetch(t, STUDENT ? NO_LAYER : context[1]);
+    add_members(t, 6);
+    for (int k = 0; k < 3 && t.mine; k++) own.gm[k] += gathered(t, 6, 3 + k);
 #if STUDENT
-    if (t.mine) g += gathered(t, 6, 0);
+    if (t.mine) own.gq += gathered(t, 6, 0);
 #else
+    float context_hidden = t.mine ? kept_of(t, l - 1)[9 * kept_stride(t)] : 0.0f;
     for (int k = 0; k < 3; k++) {
         float gx = t.mine ? gathered(t, 6, k) : 0.0f;
         give(t, t.gradients + (3 * t.local + k) * FEATURES + t.channel, gx);
     }
     finish(t.exchange, 3 * t.atoms * FEATURES);
-    multiply(t, panel, layer.context_back[1], triple, t.gradients, 3 * FEATURES, t.atoms);
-    panel = fetch(t, layer.context_back[0], single);
-    __syncthreads();
-    float gh = t.mine ? silu_slope(context_hidden) * total(t, triple, 0) : 0.0f;
+    panel = multiply(t, panel, context[1], t.gradients, 3 * FEATURES, t.atoms, context[0]);
+    float gh = t.mine ? silu_slope(context_hidden) * total(t, context[1].s, 0) : 0.0f;
     give(t, t.hidden + t.local * FEATURES + t.channel, gh);
     finish(t.exchange, t.atoms * FEATURES);
-    multiply(t, panel, layer.context_back[0], single, t.hidden, FEATURES, t.atoms);
-    panel = fetch(t, before.update_back[1], triple);
-    __syncthreads();
-    if (t.mine) g += total(t, single, 0);
+    multiply(t, panel, context[0], t.hidden, FEATURES, t.atoms, NO_LAYER);
+    if (t.mine) own.gq += total(t, context[0].s, 0);
 #endif
-    update_back(t, before, panel, c, g, gm, false);
-    if (t.mine) {
-        gq_out[scalars] = g;
-        for (int k = 0; k < 3; k++) gmu_out[vectors + k * FEATURES] = gm[k];
-    }
+    own.exchanges = t.exchange.count;
 }

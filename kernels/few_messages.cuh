@@ -7,27 +7,36 @@
 #define LANES (OWN / 4)
 #define GROUPS (32 / LANES)
 
-// Warps that share an atom's pairs: at most as many as take 64 pairs at once.
-__device__ inline int members_of(const Team& t) { return min(max(WARPS / t.group, 1), 64 / GROUPS); }
+// Finds the pairs of the cluster's atoms, a warp an atom. `own` has the atoms where they are now. The block must wait before it
+// uses them.
+__device__ inline void find_pairs(const Parameters& p, const Parameters& own, const Team& t)
+{
+    unsigned base = p.rows[t.first];
+    int* close = p.control->noted + (own.control->step & 1);
+    for (int local = thread_here() / 32; local < t.atoms; local += WARPS) {
+        int atom = t.first + local;
+        unsigned begin = p.rows[atom];
+        int count = find_row(own, own.control, p.control, close, atom, begin, p.rows[atom + 1], t.pairs + (begin - base));
+        if (warp_lane() != 0) continue;
+        t.begins[local] = begin - base;
+        t.counts[local] = count;
+    }
+}
 
-// Which of them this warp is; every `crews`-th atom is its own. The first one's pairs are looked up at once.
+// Which of them this warp is; every `crews`-th atom is its own.
 struct Crew {
     int members, crews, crew, member;
-    unsigned begin, end;
 };
 
-__device__ inline Crew make_crew(const Parameters& p, const Team& t)
+__device__ inline Crew make_crew(const Team& t)
 {
     Crew c;
-    c.members = members_of(t);
+    c.members = t.members;
     c.crews = WARPS / c.members;
-    c.crew = threadIdx.x / 32 / c.members;
+    c.crew = thread_here() / 32 / c.members;
     // Warps that make no whole crew have no atom.
     if (c.crew >= c.crews) c.crew = t.group;
-    c.member = threadIdx.x / 32 % c.members;
-    int atom = t.first + min(c.crew, t.atoms - 1);
-    c.begin = p.rows[atom];
-    c.end = c.begin + p.inside[atom];
+    c.member = thread_here() / 32 % c.members;
     return c;
 }
 
@@ -38,28 +47,20 @@ __device__ inline const float* own_channels(const Parameters& p, const float* ta
 }
 
 // Messages to the cluster's atoms, by warps: parts[atom][member][4][OWN].
-__device__ inline void gather_messages(const Parameters& p, const Team& t, const Crew& c, const float* table, const float* x,
-                                       const float* mu, bool first)
+__device__ inline void gather_messages(const Parameters& p, const Team& t, const float* table, const float* x, const float* mu,
+                                       bool first)
 {
+    Crew c = make_crew(t);
     int lane = warp_lane(), within = lane % LANES * 4, group = lane / LANES, channel = t.rank * OWN + within;
     float per_angstrom = (float)(1.0 / p.spacing);
     const float* channels = own_channels(p, table, channel);
     for (int local = c.crew; local < t.atoms; local += c.crews) {
-        int atom = t.first + local;
-        unsigned begin = c.begin, end = c.end;
-        if (local != c.crew) {
-            begin = p.rows[atom];
-            end = begin + p.inside[atom];
-        }
+        unsigned begin = t.begins[local], end = begin + t.counts[local];
         Message sum = {zero4(), zero4(), zero4(), zero4()};
         unsigned step = c.members * GROUPS, at = begin + c.member * GROUPS + group;
-        Pair next;
-        if (at < end) load_pair(p, at, next);
 #pragma unroll 1
         for (; at < end; at += step) {
-            // The next pair travels while this one is worked on.
-            Pair pair = next;
-            if (at + step < end) load_pair(p, at + step, next);
+            Pair pair = t.pairs[at];
             const float* xj = x + (long long)sender_row(p, first, pair.neighbor) * SENDER_WIDTH + channel;
             const float* mj = mu + (long long)pair.neighbor * 3 * FEATURES + channel;
             add_message(first, pair, per_angstrom, channels + (long long)pair.interval * 96, xj, mj, sum);
@@ -77,10 +78,11 @@ __device__ inline void gather_messages(const Parameters& p, const Team& t, const
 }
 
 // The adjoint of messages at the cluster's atoms, by warps: parts[atom][member][6][OWN], in the order of `Gathered`. The
-// gradients of pairs are added up, or set where there is nothing before.
-__device__ inline void gather_gradients(const Parameters& p, const Team& t, const Crew& c, const float* table, const float* x,
-                                        const float* mu, const float* gq, const float* gmu, bool first, bool more)
+// gradients of pairs are added to those of the layers behind, where there are `more`, and left for all in the first layer.
+__device__ inline void gather_gradients(const Parameters& p, const Team& t, const float* table, const float* x, const float* mu,
+                                        const float* gq, const float* gmu, bool first, bool more)
 {
+    Crew c = make_crew(t);
     int lane = warp_lane(), within = lane % LANES * 4, group = lane / LANES, channel = t.rank * OWN + within;
     float per_angstrom = (float)(1.0 / p.spacing);
     const float* channels = own_channels(p, table, channel);
@@ -89,23 +91,17 @@ __device__ inline void gather_gradients(const Parameters& p, const Team& t, cons
         int atom = t.first + local;
         Sender own = sender(first, x + (long long)sender_row(p, first, atom) * SENDER_WIDTH + channel,
                             mu + (long long)atom * 3 * FEATURES + channel);
-        unsigned begin = c.begin, end = c.end;
-        if (local != c.crew) {
-            begin = p.rows[atom];
-            end = begin + p.inside[atom];
-        }
+        unsigned begin = t.begins[local], end = begin + t.counts[local];
         Gathered sum = {zero4(), zero4(), zero4(), zero4(), zero4(), zero4()};
         unsigned step = c.members * GROUPS, from = begin + c.member * GROUPS;
-        Pair next;
-        if (from < end) load_pair(p, min(from + group, end - 1), next);
 #pragma unroll 1
         for (; from < end; from += step) {
             bool on = from + group < end;
-            Pair pair = next;
-            if (from + step < end) load_pair(p, min(from + step + group, end - 1), next);
+            unsigned at = on ? from + group : end - 1;
+            Pair pair = t.pairs[at];
             const float* gi = gmu + (long long)pair.neighbor * 3 * FEATURES + channel;
-            float4 g = load4(gq + (long long)pair.neighbor * FEATURES + channel);
-            float4 h0 = load4(gi), h1 = load4(gi + FEATURES), h2 = load4(gi + 2 * FEATURES);
+            float4 g = load_sent(gq + (long long)pair.neighbor * FEATURES + channel);
+            float4 h0 = load_sent(gi), h1 = load_sent(gi + FEATURES), h2 = load_sent(gi + 2 * FEATURES);
             if (!on) g = h0 = h1 = h2 = zero4();
             const float* row = channels + (long long)pair.interval * 96;
             float4 r = add_adjoint(first, pair, per_angstrom, row, own, g, h0, h1, h2, sum);
@@ -115,7 +111,10 @@ __device__ inline void gather_gradients(const Parameters& p, const Team& t, cons
                 r.z += __shfl_xor_sync(FULL, r.z, offset);
                 r.w += __shfl_xor_sync(FULL, r.w, offset);
             }
-            if (on && within == 0) gradients[pair.entry] = more ? add(gradients[pair.entry], r) : r;
+            if (!on || within != 0) continue;
+            float4* to = t.sums ? t.sums + at : gradients + pair.entry;
+            if (more) r = add(*to, r);
+            *(first ? gradients + pair.entry : to) = r;
         }
         if (first) continue;
         float4 sums[6] = {sum.sq, sum.sr, sum.sm, sum.s0, sum.s1, sum.s2};
@@ -127,11 +126,22 @@ __device__ inline void gather_gradients(const Parameters& p, const Team& t, cons
     }
 }
 
-// What the warps of this thread's atom have gathered for its channel: value k of `values`.
+// Adds up what the warps of an atom have gathered, `values` for each channel. Every thread of the block must call it.
+__device__ inline void add_members(const Team& t, int values)
+{
+    __syncthreads();
+    int each = values * OWN;
+    for (int k = threadIdx.x; k < t.atoms * each && t.members > 1; k += FEW_THREADS) {
+        float* at = t.parts + k / each * t.members * each + k % each;
+        float sum = at[0];
+        for (int m = 1; m < t.members; m++) sum += at[m * each];
+        at[0] = sum;
+    }
+    __syncthreads();
+}
+
+// Value k of `values` of this thread's channel.
 __device__ inline float gathered(const Team& t, int values, int k)
 {
-    int members = members_of(t);
-    float sum = 0.0f;
-    for (int m = 0; m < members; m++) sum += t.parts[((t.local * members + m) * values + k) * OWN + t.own];
-    return sum;
+    return t.parts[(t.local * t.members * values + k) * OWN + t.own];
 }

@@ -1,11 +1,19 @@
-// Both ends of a step of few atoms, each as one kernel. In a graph that repeats steps the end of a step is the beginning of
-// the next one too; such a graph has two conditions, each a WHILE node's, one inside of the other:
-//   again    another step is to follow: makes the list where it is due, then everything after it
-//   steady   and the list holds: everything after it
-#include "guard.cuh"
+// Steps of few atoms: one kernel takes one after the other for as long as the list holds.
+//
+// All its blocks run at the same time and wait for each other where atoms of other clusters come in: before each exchange of
+// messages, before forces are made, and before atoms move. Every block has the whole system in its shared memory and moves
+// all atoms, to the same bits, so that moving needs no exchange; the first block brings it back in the end. Results do not
+// depend on who is first anywhere.
+#include "few.cu"
 
-// The whole beginning of a step, which raises the flag where the list is due. One block.
-__device__ inline void begin_whole(const Parameters& p)
+// What the kernel is to do.
+#define ONLY_FORCES 0
+#define ONE_STEP 1
+#define ALL_STEPS 2 // and begin the next one, until the last one of the launch or until the list is due
+
+// The whole beginning of a step, which raises the flag where the list is due, and the whole end. One block. Not inlined: what
+// they need would be kept in registers through the whole step.
+__device__ __noinline__ void begin_whole(const Parameters& p)
 {
     begin(p, 0, 1);
 #if LANGEVIN
@@ -15,74 +23,149 @@ __device__ inline void begin_whole(const Parameters& p)
     __syncthreads();
 }
 
-// The beginning of a step, unless the end of the one before has begun it: then the flag is up. One block.
-extern "C" __global__ void __launch_bounds__(PAIR_THREADS) few_begin(Parameters p, unsigned long long steady)
+__device__ __noinline__ bool end_whole(const Parameters& p) { return end(p, 1); }
+
+// The beginning of a step, unless it has been begun where the one before ended: then the flag is up. One block.
+extern "C" __global__ void __launch_bounds__(FEW_THREADS) few_begin(Parameters p)
 {
     int status = p.control->status, begun = p.control->rebuild;
     // Everybody has looked before anybody writes.
     __syncthreads();
     if (status != 0) stop_for_good(p, status);
     else if (!begun) begin_whole(p);
-    // The list is made next. Should that fail, the end of the step says so.
-    if (threadIdx.x == 0) set_conditional(steady, 1);
 }
 
-// Whether this block is the last one to come here: what all others have written is there for it then. Every thread must call
-// it.
-__device__ inline bool last_block(Control* control)
+// This block's own copy of the system, all of it in shared memory, see src/backend/cuda/few.rs; only the first block keeps
+// samples. The block must wait before it uses them.
+__device__ inline const Parameters& own_copy(const Parameters& p, const Team& t)
 {
-    __shared__ bool last;
-    // Who has not read yet must not find what the last block writes.
-    __syncthreads();
+    Parameters& own = *(Parameters*)t.rest;
+    double* at = (double*)(t.rest + sizeof(Parameters) + sizeof(Control));
+    int n = 3 * p.atoms;
+    double *masses = at + 3 * n, *half_kick = masses + p.atoms;
+    for (int k = threadIdx.x; k < n; k += FEW_THREADS) {
+        at[k] = p.positions[k];
+        at[k + n] = p.velocities[k];
+        at[k + 2 * n] = p.reference[k];
+    }
+    for (int k = threadIdx.x; k < p.atoms; k += FEW_THREADS) {
+        masses[k] = p.masses[k];
+        half_kick[k] = p.half_kick[k];
+    }
+    // Of the step that has been begun.
+    if (threadIdx.x < 5) half_kick[p.atoms + threadIdx.x] = p.partials[threadIdx.x];
     if (threadIdx.x == 0) {
-        __threadfence();
-        last = atomicAdd(&control->finished, 1) == (int)gridDim.x - 1;
-        if (last) control->finished = 0;
-        __threadfence();
+        own = p;
+        own.control = (Control*)(t.rest + sizeof(Parameters));
+        *own.control = *p.control;
+        own.positions = at;
+        own.velocities = at + n;
+        own.reference = at + 2 * n;
+        own.masses = masses;
+        own.half_kick = half_kick;
+        own.partials = half_kick + p.atoms;
+        if (blockIdx.x != 0) own.samples_capacity = 0;
     }
-    __syncthreads();
-    return last;
+    return own;
 }
 
-// The force on this block's atom and its second half kick. Lanes of the first warp add up pairs as those of `collect_forces`
-// do: to the same bits.
-__device__ inline void collect_and_kick(const Parameters& p, int atom, unsigned begin, int count)
+// The forces on the cluster's atoms. Blocks take turns with them.
+__device__ inline void collect_forces(const Parameters& p, const Parameters& own, const Team& t)
 {
-    __shared__ Push pushes[PAIR_THREADS];
-    bool adds = threadIdx.x < 32;
-    double3 v = make_double3(0.0, 0.0, 0.0);
-    double half = 0.0;
-    // On their way while forces are made.
-    if (adds) {
-        v = vector_of(p.velocities, atom);
-        half = p.half_kick[atom];
+    // As many pairs at once as fit where dense layers have their inputs.
+    Push* pushes = (Push*)t.wide;
+    int most = min(FEW_THREADS, 12 * t.group * FEATURES * (int)sizeof(float) / (int)sizeof(Push));
+    for (int local = t.rank; local < t.atoms; local += CLUSTER) {
+        int atom = t.first + local, count = t.counts[local];
+        const Pair* pairs = t.pairs + t.begins[local];
+        Push sum = {0.0, 0.0, 0.0, 0.0};
+        for (int first = 0; first < count; first += most) {
+            int these = min(most, count - first), k = threadIdx.x;
+            if (k < these) pushes[k] = push_of(own, atom, pairs[first + k]);
+            __syncthreads();
+            for (int n = threadIdx.x; threadIdx.x < 32 && n < these; n += 32) sum = add(sum, pushes[n]);
+            __syncthreads();
+        }
+        if (threadIdx.x < 32) leave_force(p, atom, sum);
     }
-    Push sum = {0.0, 0.0, 0.0, 0.0};
-    for (int first = 0; first < count; first += PAIR_THREADS) {
-        int k = first + threadIdx.x;
-        if (k < count) pushes[threadIdx.x] = push_of(p, atom, p.pairs[begin + k]);
-        __syncthreads();
-        for (int n = threadIdx.x; adds && n < min(PAIR_THREADS, count - first); n += 32) sum = add(sum, pushes[n]);
-        __syncthreads();
-    }
-    if (!adds) return;
-    double3 f = leave_force(p, atom, sum);
-    if (threadIdx.x == 0) kick(p, atom, v, half, f);
 }
 
-// The whole end of a step: forces, second half kick, counting; then, with conditions, the beginning of the next one. A block
-// an atom; a status that is set here stops no block.
-extern "C" __global__ void __launch_bounds__(PAIR_THREADS)
-few_end(Parameters p, unsigned long long again, unsigned long long steady)
+// Where the host or another kernel looks for them.
+__device__ inline void bring_pairs_back(const Parameters& p, const Team& t)
 {
-    int atom = blockIdx.x, status = p.control->status, count = p.inside[atom];
-    unsigned begin = p.rows[atom];
-    if (status == 0 || status == STATUS_FAST) collect_and_kick(p, atom, begin, count);
-    if (!last_block(p.control)) return;
-    bool more = end(p, 1);
+    if (t.rank != 0) return;
+    for (int local = 0; local < t.atoms; local++) {
+        Pair* to = p.pairs + p.rows[t.first + local];
+        const Pair* from = t.pairs + t.begins[local];
+        for (int k = threadIdx.x; to != from && k < t.counts[local]; k += FEW_THREADS) to[k] = from[k];
+        if (threadIdx.x == 0) p.inside[t.first + local] = t.counts[local];
+    }
+}
+
+// Pairs, network, forces.
+__device__ inline void evaluate(const Parameters& p, const Parameters& own, const Network& network, Passing& passing)
+{
+    find_pairs(p, own, make_team(p, network, 0));
     __syncthreads();
-    if (more && steady != 0) begin_whole(p);
+    for (int l = 0; l < network.count; l++) {
+        if (l > 0) everyone(network.barrier);
+        forward(p, network, l, passing);
+    }
+    for (int l = network.count - 1; l >= 0; l--) {
+        backward_update(p, network, l, passing);
+        everyone(network.barrier);
+        backward_messages(p, network, l, passing);
+    }
+    // Who found pairs that must not be has said so long ago, and nobody is in the next step yet.
+    if (threadIdx.x == 0) {
+        Control* control = p.control;
+        int now = own.control->step & 1;
+        own.control->status = ((volatile Control*)control)->status;
+        own.control->atom = ((volatile Control*)control)->atom;
+        if (((volatile Control*)control)->noted[now]) own.control->close = 1;
+        if (blockIdx.x == 0) control->noted[1 - now] = 0;
+    }
+    everyone(network.barrier);
+    collect_forces(p, own, make_team(p, network, 0));
+    everyone(network.barrier);
+}
+
+extern "C" __global__ void CLUSTERED __launch_bounds__(FEW_THREADS, 1)
+few_steps(const __grid_constant__ Parameters p, const __grid_constant__ Network network, int what, unsigned long long again)
+{
+    const Team t = make_team(p, network, 0);
+    open_exchange(t.exchange.barriers);
+    const Parameters& own = own_copy(p, t);
+    // All blocks have their barriers before anybody writes to them, and have read the status before anybody changes it.
+    cluster_wait();
+    everyone(network.barrier);
+    bool more = false, begun = own.control->status == 0, done = begun;
+    Passing passing;
+    passing.exchanges = 0;
+    while (begun) {
+        evaluate(p, own, network, passing);
+        if (what == ONLY_FORCES) break;
+        if (own.control->status == 0)
+            for (int atom = threadIdx.x; atom < p.atoms; atom += FEW_THREADS)
+                kick(own, atom, vector_of(own.velocities, atom), own.half_kick[atom], vector_of(p.forces, atom));
+        __syncthreads();
+        more = end_whole(own);
+        __syncthreads();
+        if (more && what == ALL_STEPS) begin_whole(own);
+        begun = more && what == ALL_STEPS && own.control->rebuild == 0;
+    }
+    if (what == ONLY_FORCES && done) bring_pairs_back(p, make_team(p, network, 0));
+    if (blockIdx.x != 0) return;
+    __syncthreads();
+    for (int k = threadIdx.x; done && k < 3 * p.atoms; k += FEW_THREADS) {
+        p.positions[k] = own.positions[k];
+        p.velocities[k] = own.velocities[k];
+    }
+    if (done && threadIdx.x < 5) p.partials[threadIdx.x] = own.partials[threadIdx.x];
     if (threadIdx.x != 0) return;
+    if (done) {
+        *p.control = *own.control;
+        p.control->noted[0] = p.control->noted[1] = 0;
+    }
     if (!more) set_conditional(again, 0);
-    if (!more || p.control->rebuild != 0) set_conditional(steady, 0);
 }

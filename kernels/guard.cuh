@@ -14,17 +14,18 @@ __device__ inline unsigned long long contact_step(const Control* control)
     return (unsigned long long)(control->step - control->target + 2048) & ~0ull >> 2 * ATOM_BITS;
 }
 
-// Remembers two atoms if they are too close. A value that is read too late is only too large.
-__device__ inline void note_contact(const Parameters& p, int i, int j, double d)
+// Remembers two atoms if they are too close, and says so in `close`; `now` tells the step. A value that is read too late is
+// only too large.
+__device__ inline void note_contact(const Parameters& p, const Control* now, int* close, int i, int j, double d)
 {
     int low = min(i, j), high = max(i, j);
     int a = p.species[low], b = p.species[high];
     int both = min(a, b) * p.elements + max(a, b);
     if (!(d < p.element_pairs[both].limit)) return;
-    unsigned long long key = contact_step(p.control) << 2 * ATOM_BITS | (unsigned long long)low << ATOM_BITS | high;
+    unsigned long long key = contact_step(now) << 2 * ATOM_BITS | (unsigned long long)low << ATOM_BITS | high;
     if (key >= p.contacts[both].key) return;
     atomicMin(&p.contacts[both].key, key);
-    p.control->close = 1;
+    *close = 1;
 }
 
 // Completes what was remembered in this evaluation, which belongs to `step`. Every thread of one block must call it.

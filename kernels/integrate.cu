@@ -182,7 +182,8 @@ __device__ inline bool end(const Parameters& p, int blocks)
     bool more = step < control->target;
 #if WATCH
     bool close = control->close == 1 && (status == 0 || status == STATUS_FAST), outside = close;
-    if (close) complete_contacts(p, step);
+    // Of few atoms every block closes the step, for itself.
+    if (close && (!FEW || blockIdx.x == 0)) complete_contacts(p, step);
 #endif
     // Everybody has read before anybody writes.
     __syncthreads();

@@ -33,11 +33,11 @@ struct Sender {
 __device__ inline Sender sender(bool first, const float* xj, const float* mj)
 {
     float4 ones = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
-    Sender own = {load4(xj), STUDENT ? ones : load4(xj + FEATURES), zero4(), zero4(), zero4(), zero4()};
+    Sender own = {load_sent(xj), STUDENT ? ones : load_sent(xj + FEATURES), zero4(), zero4(), zero4(), zero4()};
     if (first) return own;
-    own.xm = STUDENT ? ones : load4(xj + 2 * FEATURES);
-    own.v0 = load4(mj);
-    own.v1 = load4(mj + FEATURES);
-    own.v2 = load4(mj + 2 * FEATURES);
+    own.xm = STUDENT ? ones : load_sent(xj + 2 * FEATURES);
+    own.v0 = load_sent(mj);
+    own.v1 = load_sent(mj + FEATURES);
+    own.v2 = load_sent(mj + 2 * FEATURES);
     return own;
 }

@@ -15,18 +15,12 @@ struct Split {
     unsigned hi, lo;
 };
 
-__device__ inline unsigned to_tf32(float x)
-{
-    unsigned bits;
-    // Volatile, so that factors used in a loop are split in it: before it, their halves would not fit into the registers.
-    asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-    return bits;
-}
-
+// Rounds to 11 bits by hand: the instruction for it is several. The rest has no more than 12 bits, of which the tensor cores
+// take the first 11. What is no number, or infinite, has a rest that is no number.
 __device__ inline Split split(float x)
 {
-    unsigned hi = to_tf32(x);
-    return {hi, to_tf32(x - __uint_as_float(hi))};
+    unsigned hi = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
+    return {hi, __float_as_uint(x - __uint_as_float(hi))};
 }
 
 __device__ inline void mma(float4& sum, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)

@@ -2,72 +2,71 @@
 // cutoff decided, in float64; then they are narrowed.
 #include "guard.cuh"
 
-// Warps that share a row: all of a block where atoms are few.
-#define FINDERS (FEW ? PAIR_THREADS / 32 : 1)
+// The pair of an atom in an entry of its row, if it is inside the cutoff. `alarm` is told of what must not be, and `close`
+// whether atoms are closer than any that the network was trained on; `now` tells the step.
+__device__ inline bool pair_of(const Parameters& p, const Control* now, Control* alarm, int* close, int atom, unsigned e, Pair& pair)
+{
+    Entry entry = p.entries[e];
+    double3 r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
+    double d = sqrt(norm2(r.x, r.y, r.z));
+    // A distance that is no number is inside, so that it is found.
+    if (d >= p.cutoff) return false;
+    if (!(d > 0.0)) fail(alarm, STATUS_OVERLAP, atom);
+    pair.neighbor = row_of(p, entry.neighbor);
+    pair.entry = (int)e;
+#if RADIAL
+    // f_c = ½ (cos(π d / r_c) + 1) = cos²(½ π d / r_c).
+    const float half_pi = 1.57079633f;
+    float sine, cosine;
+    sincospif((float)(0.5 * d / p.cutoff), &sine, &cosine);
+    pair.inside = cosine * cosine;
+    pair.slope = -2.0f * half_pi / (float)p.cutoff * sine * cosine;
+#else
+    double place = d / p.spacing;
+    pair.interval = max(min((int)place, p.intervals - 1), 0);
+    pair.fraction = (float)(place - pair.interval);
+#endif
+    pair.ux = (float)(r.x / (d + p.epsilon));
+    pair.uy = (float)(r.y / (d + p.epsilon));
+    pair.uz = (float)(r.z / (d + p.epsilon));
+    pair.distance = (float)d;
+#if WATCH
+    if (d < p.watched) note_contact(p, now, close, atom, entry.neighbor, d);
+#endif
+    return true;
+}
 
-// One warp an atom, or one block: keeps the row's order. A status that this kernel sets stops none of its threads, so that
-// they stay together and the lowest atom is found.
+// Keeps the pairs of an atom's row that are inside the cutoff, in the row's order, and tells all lanes how many they are.
+// Every lane of a warp must call it.
+__device__ inline int find_row(const Parameters& p, const Control* now, Control* alarm, int* close, int atom, unsigned begin,
+                               unsigned end, Pair* to)
+{
+    int count = 0;
+    for (unsigned first = begin; first < end; first += 32) {
+        unsigned e = first + warp_lane();
+        Pair pair;
+        bool in = e < end && pair_of(p, now, alarm, close, atom, e, pair);
+        unsigned all = __ballot_sync(FULL, in);
+        if (in) to[count + __popc(all & ((1u << warp_lane()) - 1))] = pair;
+        count += __popc(all);
+    }
+    return count;
+}
+
+#if !FEW
+// One warp an atom. A status that this kernel sets stops none of its threads, so that they stay together and the lowest atom
+// is found.
 extern "C" __global__ void find_pairs(Parameters p)
 {
-    int row = warp_index() / FINDERS, member = warp_index() % FINDERS, lane = warp_lane();
+    int row = warp_index();
     if (row >= p.atoms) return;
     int status = p.control->status, atom = atom_of(p, row);
     unsigned begin = p.rows[atom], end = p.rows[atom + 1];
     if (status != 0 && status != STATUS_OVERLAP) return;
-    int count = 0;
-    for (unsigned first = begin; first < end; first += 32 * FINDERS) {
-        unsigned e = first + 32 * member + lane;
-        bool in = false;
-        Pair pair;
-        if (e < end) {
-            Entry entry = p.entries[e];
-            double3 r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
-            double d = sqrt(norm2(r.x, r.y, r.z));
-            // A distance that is no number is inside, so that it is found.
-            in = !(d >= p.cutoff);
-            if (in) {
-                if (!(d > 0.0)) fail(p.control, STATUS_OVERLAP, atom);
-                pair.neighbor = row_of(p, entry.neighbor);
-                pair.entry = (int)e;
-#if RADIAL
-                // f_c = ½ (cos(π d / r_c) + 1) = cos²(½ π d / r_c).
-                const float half_pi = 1.57079633f;
-                float sine, cosine;
-                sincospif((float)(0.5 * d / p.cutoff), &sine, &cosine);
-                pair.inside = cosine * cosine;
-                pair.slope = -2.0f * half_pi / (float)p.cutoff * sine * cosine;
-#else
-                double place = d / p.spacing;
-                pair.interval = max(min((int)place, p.intervals - 1), 0);
-                pair.fraction = (float)(place - pair.interval);
-#endif
-                pair.ux = (float)(r.x / (d + p.epsilon));
-                pair.uy = (float)(r.y / (d + p.epsilon));
-                pair.uz = (float)(r.z / (d + p.epsilon));
-                pair.distance = (float)d;
-#if WATCH
-                if (d < p.watched) note_contact(p, atom, entry.neighbor, d);
-#endif
-            }
-        }
-        unsigned all = __ballot_sync(FULL, in);
-        int found = __popc(all), before = 0;
-#if FEW
-        __shared__ int of_warp[FINDERS];
-        if (lane == 0) of_warp[member] = found;
-        __syncthreads();
-        found = 0;
-        for (int m = 0; m < FINDERS; m++) {
-            if (m == member) before = found;
-            found += of_warp[m];
-        }
-        __syncthreads();
-#endif
-        if (in) p.pairs[begin + count + before + __popc(all & ((1u << lane) - 1))] = pair;
-        count += found;
-    }
-    if (lane == 0 && member == 0) p.inside[atom] = count;
+    int count = find_row(p, p.control, p.control, &p.control->close, atom, begin, end, p.pairs + begin);
+    if (warp_lane() == 0) p.inside[atom] = count;
 }
+#endif
 
 // dE/dr of the directed pair (neighbour <- centre), its r pointing from neighbour to centre, from the gradients kept at
 // list index `entry`; `sign` is -1 for a row's own entry and 1 for the same pair seen from the other end.
@@ -135,6 +134,7 @@ __device__ inline double3 leave_force(const Parameters& p, int atom, const Push&
     return f;
 }
 
+#if !FEW
 // One warp an atom.
 extern "C" __global__ void collect_forces(Parameters p)
 {
@@ -147,6 +147,7 @@ extern "C" __global__ void collect_forces(Parameters p)
     for (int k = warp_lane(); k < count; k += 32) push = add(push, push_of(p, atom, p.pairs[begin + k]));
     leave_force(p, atom, push);
 }
+#endif
 
 // One warp an atom: its part of the strain derivative, Σ r ⊗ dE/dr over its row, [N][3][3]. Only when somebody asks.
 extern "C" __global__ void collect_strain(Parameters p)

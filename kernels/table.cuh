@@ -71,18 +71,18 @@ __device__ inline void add_message(bool first, const Pair& pair, float per_angst
                                    const float* mj, Message& sum)
 {
     Spline weights = spline(pair.fraction, per_angstrom);
-    sum.s = fma4(value(weights, coefficients(row)), load4(xj), sum.s);
+    sum.s = fma4(value(weights, coefficients(row)), load_sent(xj), sum.s);
     float4 radial = value(weights, coefficients(row + 32));
-    if (!STUDENT) radial = mul(radial, load4(xj + FEATURES));
+    if (!STUDENT) radial = mul(radial, load_sent(xj + FEATURES));
     sum.m0 = fma4(pair.ux, radial, sum.m0);
     sum.m1 = fma4(pair.uy, radial, sum.m1);
     sum.m2 = fma4(pair.uz, radial, sum.m2);
     if (first) return;
     float4 turned = value(weights, coefficients(row + 64));
-    if (!STUDENT) turned = mul(turned, load4(xj + 2 * FEATURES));
-    sum.m0 = fma4(turned, load4(mj), sum.m0);
-    sum.m1 = fma4(turned, load4(mj + FEATURES), sum.m1);
-    sum.m2 = fma4(turned, load4(mj + 2 * FEATURES), sum.m2);
+    if (!STUDENT) turned = mul(turned, load_sent(xj + 2 * FEATURES));
+    sum.m0 = fma4(turned, load_sent(mj), sum.m0);
+    sum.m1 = fma4(turned, load_sent(mj + FEATURES), sum.m1);
+    sum.m2 = fma4(turned, load_sent(mj + 2 * FEATURES), sum.m2);
 }
 
 // Sums over pairs: gradients of x^q, x^R, x^μ and of the three components of μ.

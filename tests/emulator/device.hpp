@@ -17,6 +17,9 @@
 #define __grid_constant__
 #define __noinline__ __attribute__((noinline))
 #define DYNAMIC_SHARED(type, name) type* name = (type*)emulator::own_shared()
+#define BLOCK_SHARED(type, name, count) \
+    static type name##_of[emulator::BLOCKS][count]; \
+    type* name = name##_of[emulator::current / blockDim.x]
 #define EMULATED_CLUSTERS
 #define EMULATED_WARPS
 #define CLUSTERED
@@ -46,7 +49,7 @@ inline uint3 threadIdx, blockIdx, blockDim, gridDim;
 extern "C" inline void cudaGraphSetConditional(unsigned long long handle, unsigned value) { *(unsigned*)handle = value; }
 
 namespace emulator {
-enum Waiting { NOTHING, BLOCK, WARP, CLUSTERS, BYTES, DONE };
+enum Waiting { NOTHING, BLOCK, WARP, CLUSTERS, BYTES, GRID, DONE };
 struct Warp {
     unsigned long long values[2][32];
     int arrived[2];
@@ -64,12 +67,13 @@ struct Bytes {
     int missing; // still to come, negative when they came before they were expected
     unsigned short expected, parity;
 };
-// Fibers are numbered block by block of a cluster.
+// Fibers are numbered block by block. One cluster runs after the other, in the same place, unless its threads wait for the
+// grid: then it keeps its place, and the next one takes that behind.
 // Stacks do not begin at the same place in the cache.
-const int THREADS = 1024, BLOCKS = 8, STACK = 64 * 1024 + 320, SHARED = 232 * 1024;
-inline Fiber fibers[BLOCKS * THREADS];
-inline Warp warps[BLOCKS * THREADS / 32];
-inline float operands[BLOCKS * THREADS / 32][2][32][6]; // of matrix products, given with an exchange's values
+const int THREADS = 1024, BLOCKS = 120, FIBERS = BLOCKS * 512, STACK = 64 * 1024 + 320, SHARED = 232 * 1024;
+inline Fiber fibers[FIBERS];
+inline Warp warps[FIBERS / 32];
+inline float operands[FIBERS / 32][2][32][6]; // of matrix products, given with an exchange's values
 inline void* scheduler;
 inline int current;
 inline void (*body)(void**);
@@ -103,15 +107,15 @@ emulator_switch:
     ret
 )");
 
-inline int lanes; // threads of the launch
-inline unsigned first_block;
+inline int lanes; // fibers up to the end of this cluster
+inline unsigned first_block; // of the first place
 inline bool rising;
 
 // Whether a fiber waits for others.
 inline bool held(int t)
 {
     const Fiber& fiber = fibers[t];
-    return fiber.waiting == DONE || fiber.waiting == BLOCK || (fiber.waiting == CLUSTERS && fiber.arrived)
+    return fiber.waiting == DONE || fiber.waiting == BLOCK || fiber.waiting == GRID || (fiber.waiting == CLUSTERS && fiber.arrived)
         || (fiber.waiting == WARP && warps[t / 32].arrived[fiber.turn] < 32)
         || (fiber.waiting == BYTES && fiber.barrier->parity == fiber.parity);
 }
@@ -162,35 +166,40 @@ inline bool open_barrier(int block, int threads)
     return true;
 }
 
-// Runs the blocks of one cluster, each of whose threads is a fiber.
-inline void run_cluster(int blocks, int threads)
+// Makes fibers of the threads of one cluster, from the fiber `base` on.
+inline void start_cluster(int base, int threads)
 {
-    size_t bytes = (size_t)BLOCKS * THREADS * STACK;
+    size_t bytes = (size_t)FIBERS * STACK;
     if (!stacks) {
         stacks = (char*)mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (stacks == MAP_FAILED) stop("no memory for stacks");
     }
-    int all = blocks * threads;
-    lanes = all;
-    memset(warps, 0, sizeof(Warp) * ((all + 31) / 32));
-    for (int t = 0; t < all; t++) {
+    memset(warps + base / 32, 0, sizeof(Warp) * ((threads + 31) / 32));
+    for (int t = base; t < base + threads; t++) {
         // As if called: the return address is thread_main, and the stack is aligned as a callee expects it.
         void** top = (void**)(stacks + (size_t)(t + 1) * STACK) - 3;
         *--top = (void*)thread_main;
         for (int k = 0; k < 6; k++) *--top = nullptr;
         fibers[t] = {top, NOTHING, 0, false, nullptr, 0};
     }
+}
+
+// Runs a cluster until its threads are done, or until they all wait for the grid: then it says so.
+inline bool run_cluster(int base, int blocks, int threads)
+{
+    int end = base + blocks * threads;
+    lanes = end;
     // Every other cluster in falling order: what depends on the order of threads shows as another result.
-    rising = first_block / blocks % 2 == 0;
+    rising = (first_block * threads + base) / (blocks * threads) % 2 == 0;
     while (true) {
         bool moved = false;
         // A warp at a time, until all its lanes wait for others.
-        for (int n = 0; n < all; n += 32) {
-            int begin = rising ? n : (all - 1 - n) / 32 * 32, end = begin + 32 < all ? begin + 32 : all;
+        for (int n = base; n < end; n += 32) {
+            int from = rising ? n : (end - 1 - (n - base)) / 32 * 32, to = from + 32 < end ? from + 32 : end;
             for (bool again = true; again;) {
                 again = false;
-                for (int k = 0; k < end - begin; k++) {
-                    int t = rising ? begin + k : end - 1 - k;
+                for (int k = 0; k < to - from; k++) {
+                    int t = rising ? from + k : to - 1 - k;
                     if (held(t)) continue;
                     go_on(t, &scheduler);
                     again = true;
@@ -198,16 +207,37 @@ inline void run_cluster(int blocks, int threads)
                 moved |= again;
             }
         }
-        for (int block = 0; block < blocks; block++) moved |= open_barrier(block, threads);
+        for (int block = base / threads; block < end / threads; block++) moved |= open_barrier(block, threads);
         if (moved) continue;
-        bool done = true, arrived = true;
-        for (int t = 0; t < all; t++) {
+        bool done = true, arrived = true, waiting = true;
+        for (int t = base; t < end; t++) {
             done &= fibers[t].waiting == DONE;
+            waiting &= fibers[t].waiting == GRID;
             arrived &= fibers[t].waiting == DONE || fibers[t].arrived;
         }
-        if (done) return;
+        if (done || waiting) return waiting;
         if (!arrived) stop("threads wait for each other at different places");
-        for (int t = 0; t < all; t++) fibers[t].arrived = false;
+        for (int t = base; t < end; t++) fibers[t].arrived = false;
+    }
+}
+
+// Runs all clusters of a row of the grid.
+inline void run_row(int blocks, int threads)
+{
+    int all = blocks * threads, waiting = 0;
+    for (unsigned x = 0; x < gridDim.x; x += blocks) {
+        if ((waiting + 1) * all > FIBERS) stop("too many blocks wait for each other");
+        first_block = x - waiting * blocks;
+        start_cluster(waiting * all, all);
+        waiting += run_cluster(waiting * all, blocks, threads);
+    }
+    for (bool falling = true; waiting > 0; falling = !falling) {
+        if (waiting * blocks != gridDim.x) stop("not all blocks wait for each other");
+        for (int t = 0; t < waiting * all; t++) fibers[t].waiting = NOTHING;
+        int still = 0;
+        for (int n = 0; n < waiting; n++) still += run_cluster((falling ? waiting - 1 - n : n) * all, blocks, threads);
+        if (still == 0) return;
+        waiting = still;
     }
 }
 
@@ -246,18 +276,16 @@ inline void launch(void (*kernel)(void**), unsigned blocks, const unsigned* grid
     // Shared memory is static: one launch at a time.
     static std::mutex one;
     std::lock_guard<std::mutex> guard(one);
-    if (threads > THREADS || shared > SHARED || blocks > BLOCKS) stop("a launch is too large");
+    if (threads > THREADS || shared > SHARED || blocks > 8) stop("a launch is too large");
     if (grid[0] % blocks != 0 || (blocks > 1 && threads % 32 != 0)) stop("a launch is not made of whole clusters");
     body = kernel;
     arguments = at;
     gridDim = {grid[0], grid[1], 1};
     blockDim = {threads, 1, 1};
-    for (unsigned y = 0; y < grid[1]; y++)
-        for (unsigned x = 0; x < grid[0]; x += blocks) {
-            blockIdx = {x, y, 0};
-            first_block = x;
-            run_cluster(blocks, threads);
-        }
+    for (unsigned y = 0; y < grid[1]; y++) {
+        blockIdx = {0, y, 0};
+        run_row(blocks, threads);
+    }
 }
 } // namespace emulator
 
@@ -273,6 +301,13 @@ template <class T> T __ldg(const T* at)
 inline void __syncthreads()
 {
     emulator::fibers[emulator::current].waiting = emulator::BLOCK;
+    emulator::yield();
+}
+
+// Clusters take turns here, and this thread goes on when all have come.
+inline void everyone(unsigned*)
+{
+    emulator::fibers[emulator::current].waiting = emulator::GRID;
     emulator::yield();
 }
 
@@ -301,7 +336,8 @@ template <class T> T* place_in(int rank, T* at)
 {
     size_t offset = (char*)at - emulator::own_shared();
     if (offset > emulator::SHARED - sizeof *at) emulator::stop("a write to another block's shared memory is not to shared memory");
-    return (T*)(emulator::dynamic_shared + rank * emulator::SHARED + offset);
+    int block = emulator::current / blockDim.x / CLUSTER * CLUSTER + rank;
+    return (T*)(emulator::dynamic_shared + block * emulator::SHARED + offset);
 }
 
 namespace emulator {
@@ -341,6 +377,8 @@ inline void await(unsigned long long* barrier, int parity)
     fiber.waiting = emulator::BYTES;
     emulator::yield();
 }
+
+inline int here(int x) { return x; }
 
 inline float4 load_now(const float* at) { return *(const float4*)at; }
 

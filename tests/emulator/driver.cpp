@@ -68,7 +68,7 @@ Result cuDeviceGet(int* device, int) { *device = 0; return 0; }
 // Capability 0.0: what is compiled for it is kept apart from every real device's.
 Result cuDeviceGetAttribute(int* value, int attribute, int)
 {
-    *value = attribute == 16 ? 4 : attribute == 97 ? 232 * 1024 : attribute == 120 ? 1 : 0;
+    *value = attribute == 16 ? 132 : attribute == 97 ? 232 * 1024 : attribute == 120 ? 1 : 0;
     return 0;
 }
 Result cuDeviceGetName(char* name, int length, int) { snprintf(name, length, "emulator"); return 0; }
@@ -154,6 +154,14 @@ Result cuLaunchKernel(Function* function, unsigned gx, unsigned gy, unsigned, un
     return 0;
 }
 
+// The emulator keeps all blocks whose threads wait for the grid; a kernel need not say that they do.
+Result cuLaunchCooperativeKernel(Function* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                                 unsigned shared, void* stream, void** arguments)
+{
+    return cuLaunchKernel(function, gx, gy, gz, bx, by, bz, shared, stream, arguments, nullptr);
+}
+Result cuOccupancyMaxActiveClusters(int* clusters, Function*, const void*) { *clusters = 15; return 0; }
+
 Result cuGraphCreate(Graph** graph, unsigned) { *graph = new Graph; return 0; }
 Result cuGraphConditionalHandleCreate(unsigned long long* handle, Graph* graph, void*, unsigned value, unsigned)
 {
@@ -209,7 +217,20 @@ Result cuGraphAddNode_v2(Node** out, Graph* graph, Node* const* before, const vo
     *out = node;
     return 0;
 }
-Result cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long) { *executable = graph; return 0; }
+static bool reads(const Graph* graph, const unsigned* condition)
+{
+    for (const Node* node : graph->nodes)
+        if (node->condition == condition || (node->body && reads(node->body, condition))) return true;
+    return false;
+}
+// As the driver does, takes no graph with a condition that belongs to no node.
+Result cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long)
+{
+    for (auto& handle : graph->defaults)
+        if (!reads(graph, handle.first)) return 1;
+    *executable = graph;
+    return 0;
+}
 Result cuGraphLaunch(Graph* graph, void*) { run(graph); return 0; }
 Result cuGraphExecDestroy(Graph*) { return 0; }
 static void destroy(Graph* graph)

@@ -1,42 +1,55 @@
-//! The network for few atoms: one kernel between two exchanges of messages, each for clusters of blocks.
+//! The network for few atoms: one kernel, of clusters of blocks, that takes whole steps.
 
 use super::device::Device;
+use super::graph::Handle;
 use super::kernels::CLUSTER;
 use super::launch::{Kernel, Sink, launch};
-use super::layout::{LayerData, Parameters, Pointer, ReadoutData};
+use super::layout::{Control, LayerData, NetworkData, PAIR_BYTES, Parameters, Pointer, ReadoutData};
 use super::memory::Buffer;
 use super::program::Program;
 use super::weights::{Dense, Weights};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::sync::Arc;
 
-/// Shared memory that every device with clusters gives a block, bytes.
-const SHARED: usize = 96 * 1024;
 /// Clusters that a large device runs at the same time, a block on each multiprocessor.
 const CLUSTERS: usize = 15;
+/// What the kernel has of shared memory by itself, at most, bytes.
+const FIXED: usize = 9 * 1024;
+/// Pairs of an atom for which shared memory is taken where there is enough of it.
+const PAIRS: usize = 96;
+
+/// What the kernel is to do, as in `kernels/few_step.cu`.
+#[derive(Debug, Clone, Copy)]
+#[repr(i32)]
+pub(super) enum What {
+    OnlyForces,
+    OneStep,
+    /// As many steps as the launch has and the list holds.
+    AllSteps,
+}
 
 /// See the module.
 pub(super) struct Few {
-    /// Atoms of a cluster.
-    group: i32,
-    layers: Vec<LayerData>,
-    readout: ReadoutData,
-    embedding: Pointer,
-    /// `[N][F]`, in `painn` after every layer but the last; a student's are what its layers send.
-    scalars: Buffer<f32>,
-    /// Gradients of scalars and vectors, of this layer and of the one before.
-    gradients: [[Buffer<f32>; 2]; 2],
-    forward: Kernel,
-    backward: Kernel,
-    /// Held for as long as the layers point to them.
-    _memory: Vec<Buffer<f32>>,
+    network: NetworkData,
+    steps: Kernel,
+    /// Held for as long as the network points to them.
+    _memory: (Vec<Buffer<f32>>, Buffer<u32>),
 }
 
 impl Few {
     /// Whether so many atoms are few: all clusters run at the same time. `readout`: widths of the readout's hidden layers.
-    pub fn takes(features: usize, atoms: usize, readout: impl ExactSizeIterator<Item = usize>) -> bool {
-        let made_for = readout.len() <= ReadoutData::LAYERS && { readout }.all(|width| width <= features);
-        made_for && atoms <= CLUSTERS * most(features)
+    pub fn takes(device: &Device, features: usize, layers: usize, atoms: usize, readout: &[usize]) -> bool {
+        let made_for = layers <= NetworkData::LAYERS
+            && readout.len() <= ReadoutData::LAYERS
+            && readout.iter().all(|&width| width <= features);
+        device.clusters && made_for && Plan::new(device, features, layers, atoms).is_some()
+    }
+
+    /// Whether the device runs all clusters of this network at the same time, as [`takes`](Self::takes) has guessed.
+    pub fn fits(device: &Device, program: &mut Program, features: usize, layers: usize, atoms: usize) -> Result<bool> {
+        let Some(plan) = Plan::new(device, features, layers, atoms) else { return Ok(false) };
+        let clusters = atoms.div_ceil(plan.group);
+        Ok(plan.kernel(program, features, clusters)?.clusters_at_once(CLUSTER as u32)? >= clusters)
     }
 
     /// Reserves memory.
@@ -49,13 +62,13 @@ impl Few {
             memory.push(buffer);
             Ok(pointer)
         };
-        let mut layers = Vec::new();
+        let mut layers = [LayerData::default(); NetworkData::LAYERS];
         for (l, own) in weights.layers.iter().enumerate() {
             let dense = |dense: Option<&Dense>, what: fn(&Dense) -> Pointer| dense.map_or(0, what);
             let context = |what| [0, 1].map(|n| dense(own.context.as_ref().map(|context| &context[n]), what));
             let update = |what| [0, 1].map(|n| dense(Some(&own.update[n]), what));
             let kept = l + 1 < count;
-            layers.push(LayerData {
+            layers[l] = LayerData {
                 table: own.filter.table(),
                 context: context(Dense::forward),
                 context_bias: context(Dense::bias),
@@ -66,14 +79,10 @@ impl Few {
                 update_bias: update(Dense::bias),
                 update_back: update(Dense::backward),
                 sent: if l == 0 { weights.first_sent() } else { some(true, if weights.student { f } else { 3 * f })? },
-                context_hidden: some(l > 0 && !weights.student, f)?,
                 mu: some(kept, 3 * f)?,
-                vectors: some(kept, if weights.student { 3 * f } else { 6 * f })?,
-                hidden: some(kept, f)?,
-                coefficients: some(kept, 3 * f)?,
                 mixing: own.mixing,
                 epsilon: own.epsilon,
-            });
+            };
         }
         let mut readout = ReadoutData {
             last_weight: weights.last_weight.pointer(),
@@ -85,73 +94,91 @@ impl Few {
             (readout.weights[n], readout.bias[n], readout.back[n]) = (dense.forward(), dense.bias(), dense.backward());
             readout.widths[n] = dense.outputs;
         }
-        let group = atoms.div_ceil(CLUSTERS);
-        let mut kernel = |name| {
-            let (grid, shared) = ((atoms.div_ceil(group) * CLUSTER) as u32, shared_bytes(f, group));
-            let function = program.function(name, shared)?;
-            Ok(Kernel { name, function, grid: (grid, 1), threads: threads(f) as u32, shared: shared as u32 })
-        };
-        let zeros = |width: usize| Buffer::zeros(device, atoms * width);
-        Ok(Few {
-            group: group as i32,
+        let plan = Plan::new(device, f, count, atoms).expect("only few atoms come here");
+        let steps = plan.kernel(program, f, atoms.div_ceil(plan.group))?;
+        let mut gradients = || Ok::<_, Error>([some(true, f)?, some(true, 3 * f)?]);
+        let gradients = [gradients()?, gradients()?];
+        let barrier = Buffer::zeros(device, 1)?;
+        let network = NetworkData {
             layers,
             readout,
             embedding: weights.embedding.pointer(),
-            scalars: zeros(f)?,
-            gradients: [[zeros(f)?, zeros(3 * f)?], [zeros(f)?, zeros(3 * f)?]],
-            forward: kernel("few_forward")?,
-            backward: kernel("few_backward")?,
-            _memory: memory,
+            gradients,
+            barrier: barrier.pointer(),
+            count: count as i32,
+            group: plan.group as i32,
+            members: plan.members as i32,
+            room: plan.room as i32,
+        };
+        Ok(Few { network, steps, _memory: (memory, barrier) })
+    }
+
+    /// Pairs, energies and forces, and `what` else. A graph goes round with `again`, 0 outside of one.
+    pub fn record(&self, sink: &mut impl Sink, p: &Parameters, what: What, again: Handle) -> Result<()> {
+        launch!(sink, self.steps, *p, self.network, what as i32, again)
+    }
+}
+
+/// Threads of a block: with more of them the registers of a whole step would not do.
+pub(super) fn threads(features: usize) -> usize {
+    if features < 128 { 2 * features } else { 384 }
+}
+
+/// How atoms are shared out, and what a block has in its shared memory.
+struct Plan {
+    /// Atoms of a cluster, as few as the device's clusters allow.
+    group: usize,
+    /// Warps that share an atom's pairs.
+    members: usize,
+    /// Pairs for which there is room.
+    room: usize,
+    /// Bytes.
+    shared: usize,
+}
+
+impl Plan {
+    /// None where there are too many atoms.
+    fn new(device: &Device, features: usize, layers: usize, atoms: usize) -> Option<Self> {
+        // Not every multiprocessor has seven neighbours that are free.
+        let clusters = (device.multiprocessors as usize / CLUSTER).saturating_sub(1).min(CLUSTERS);
+        let group = atoms.checked_div(clusters).map(|_| atoms.div_ceil(clusters))?;
+        let fixed = shared_bytes(features, layers, atoms, group);
+        let left = device.shared_memory.checked_sub(fixed + FIXED)?;
+        // No thread has channels of two atoms.
+        if group > threads(features) * CLUSTER / features {
+            return None;
+        }
+        let own = features / CLUSTER;
+        let pair = PAIR_BYTES + size_of::<[f32; 4]>();
+        // What is left is the first-level cache, which counts for more than anything that could be kept there by hand.
+        let room = (PAIRS * group).min(left / pair);
+        // Lanes for an eighth of the channels, four each, share a pair: no more warps than take 64 pairs at once.
+        let members = (threads(features) / 32 / group).clamp(1, own / 2);
+        Some(Plan { group, members, room, shared: fixed + room * pair })
+    }
+
+    fn kernel(&self, program: &mut Program, features: usize, clusters: usize) -> Result<Kernel> {
+        let name = "few_steps";
+        Ok(Kernel {
+            name,
+            function: program.function(name, self.shared)?,
+            grid: ((clusters * CLUSTER) as u32, 1),
+            threads: threads(features) as u32,
+            shared: self.shared as u32,
+            together: true,
         })
     }
-
-    /// From pairs to energies and the gradients of pairs.
-    pub fn record(&self, sink: &mut impl Sink, p: &Parameters, student: bool) -> Result<()> {
-        let pointers = |n: usize| self.gradients[n].each_ref().map(Buffer::pointer);
-        let ([gq, gmu], none) = (pointers(0), LayerData::default());
-        let scalars = self.scalars.pointer();
-        for (l, layer) in self.layers.iter().enumerate() {
-            let next = self.layers.get(l + 1);
-            let mu = if l == 0 { 0 } else { self.layers[l - 1].mu };
-            let q = match (student, l) {
-                (true, _) => layer.sent,
-                (false, 0) => self.embedding,
-                (false, _) => scalars,
-            };
-            let q_out = next.filter(|_| student).map_or(scalars, |next| next.sent);
-            let (first, last) = ((l == 0) as i32, next.is_none() as i32);
-            let next = next.unwrap_or(&none);
-            let readout = &self.readout;
-            launch!(sink, self.forward, *p, self.group, *layer, *next, *readout, q, mu, q_out, gq, gmu, first, last)?;
-        }
-        for (n, (l, layer)) in self.layers.iter().enumerate().rev().enumerate() {
-            let ([gq, gmu], [gq_out, gmu_out]) = (pointers(n % 2), pointers(1 - n % 2));
-            let before = if l == 0 { &none } else { &self.layers[l - 1] };
-            let (first, more) = ((l == 0) as i32, (n > 0) as i32);
-            launch!(sink, self.backward, *p, self.group, *layer, *before, gq, gmu, gq_out, gmu_out, first, more)?;
-        }
-        Ok(())
-    }
 }
 
-/// Threads of a block.
-pub(super) fn threads(features: usize) -> usize {
-    if features < 128 { 2 * features } else { 512 }
-}
-
-/// Most atoms of a cluster: they fit into the shared memory, and no thread has channels of two atoms.
-fn most(features: usize) -> usize {
-    (1..=threads(features) * CLUSTER / features)
-        .rev()
-        .find(|&group| shared_bytes(features, group) <= SHARED)
-        .unwrap_or(0)
-}
-
-/// Shared memory of a block: two barriers, rows of features, and partial sums as in kernels/few.cuh.
-fn shared_bytes(features: usize, group: usize) -> usize {
+/// Shared memory of a block but for pairs, as `make_team` in kernels/few.cuh and `own_copy` in kernels/few_step.cu have it: two
+/// barriers, rows of features, partial sums, what layers leave for the way back, where pairs begin; and the whole system.
+fn shared_bytes(features: usize, layers: usize, atoms: usize, group: usize) -> usize {
     let own = features / CLUSTER;
     // The channel mix has the most: a sum of each 32 inputs for three rows of an atom and twice the channels. A readout
     // has no more than that of one row. Warps of an atom gather up to six values.
     let parts = (features / 32 * 6 * group * own).max((threads(features) / 32).max(group) * 6 * own);
-    16 + (12 * group * features + parts) * size_of::<f32>()
+    let kept = 10 * layers * group * own;
+    let rows = (2 * group).next_multiple_of(4);
+    let system = (11 * atoms + 5) * size_of::<f64>() + size_of::<Control>() + size_of::<Parameters>();
+    16 + (12 * group * features + parts + kept + rows) * size_of::<f32>() + system
 }

@@ -1,12 +1,10 @@
 //! The kernels' sources and the constants that they are compiled with.
 
 use super::few;
-use super::layout::{Contact, Control, DeviceSample, FilterData, LayerData, Parameters, ReadoutData};
+use super::layout::{Contact, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData};
 
 /// Blocks of a cluster: the most that every device with clusters runs.
 pub(super) const CLUSTER: usize = 8;
-/// Threads of a block that takes the pairs of one of few atoms: so many travel at once.
-pub(super) const PAIR_THREADS: u32 = 128;
 
 /// A file's name and text.
 type Source = (&'static str, &'static str);
@@ -116,7 +114,6 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("FEW", switches.few as usize),
         ("FEW_THREADS", few::threads(switches.features)),
         ("CLUSTER", CLUSTER),
-        ("PAIR_THREADS", PAIR_THREADS as usize),
         ("LANGEVIN", switches.langevin as usize),
         ("CONDITIONAL", switches.conditional as usize),
         ("WATCH", switches.watch as usize),
@@ -128,6 +125,8 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("FILTER_BYTES", size_of::<FilterData>()),
         ("LAYER_BYTES", size_of::<LayerData>()),
         ("READOUT_BYTES", size_of::<ReadoutData>()),
+        ("NETWORK_BYTES", size_of::<NetworkData>()),
+        ("MOST_LAYERS", NetworkData::LAYERS),
     ];
     options.extend(defines.map(|(name, value)| format!("-D{name}={value}")));
     options

@@ -37,7 +37,7 @@ pub(super) struct Control {
     pub atom: i32,
     pub samples: i32,
     pub close: i32,
-    pub finished: i32,
+    pub noted: [i32; 2],
 }
 
 impl Control {
@@ -197,11 +197,7 @@ pub(super) struct LayerData {
     pub update_bias: [Pointer; 2],
     pub update_back: [Pointer; 2],
     pub sent: Pointer,
-    pub context_hidden: Pointer,
     pub mu: Pointer,
-    pub vectors: Pointer,
-    pub hidden: Pointer,
-    pub coefficients: Pointer,
     pub mixing: Mixing,
     pub epsilon: f32,
 }
@@ -222,6 +218,26 @@ pub(super) struct ReadoutData {
 impl ReadoutData {
     /// Most hidden layers.
     pub const LAYERS: usize = 4;
+}
+
+/// The whole network for few atoms.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct NetworkData {
+    pub layers: [LayerData; Self::LAYERS],
+    pub readout: ReadoutData,
+    pub embedding: Pointer,
+    pub gradients: [[Pointer; 2]; 2],
+    pub barrier: Pointer,
+    pub count: i32,
+    pub group: i32,
+    pub members: i32,
+    pub room: i32,
+}
+
+impl NetworkData {
+    /// Most layers.
+    pub const LAYERS: usize = 6;
 }
 
 /// Bytes of a pair inside the cutoff, and of an entry of the list.

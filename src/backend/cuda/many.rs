@@ -276,7 +276,7 @@ impl Kernels {
     ) -> Result<Self> {
         let mut kernel = |name, grid: u32, threads, shared: usize| {
             let function = program.function(name, shared)?;
-            Ok(Kernel { name, function, grid: (grid, 1), threads, shared: shared as u32 })
+            Ok(Kernel { name, function, grid: (grid, 1), threads, shared: shared as u32, together: false })
         };
         let (_, _, tile) = switches.tile();
         let slices = (switches.features / SLICE) as u32;

@@ -1,7 +1,8 @@
 //! The network on the device: its weights, and the way its kernels go.
 
 use super::device::Device;
-use super::few::Few;
+use super::few::{Few, What};
+use super::graph::Handle;
 use super::kernels::Switches;
 use super::launch::Sink;
 use super::layout::{Parameters, Pointer};
@@ -25,12 +26,23 @@ enum Way {
 }
 
 impl Network {
-    /// Which constants the kernels need for so many atoms.
-    pub fn switches(device: &Device, model: &Model, atoms: usize, langevin: bool) -> Switches {
+    /// The kernels for so many atoms, and what they are compiled for.
+    pub fn program(device: &Arc<Device>, model: &Model, atoms: usize, langevin: bool) -> Result<(Switches, Program)> {
+        let switches = Self::switches(device, model, atoms, langevin, true);
+        let mut program = Program::load(device, &switches)?;
+        if switches.few && !Few::fits(device, &mut program, switches.features, model.layers.len(), atoms)? {
+            let switches = Self::switches(device, model, atoms, langevin, false);
+            return Ok((switches, Program::load(device, &switches)?));
+        }
+        Ok((switches, program))
+    }
+
+    /// Which constants the kernels need for so many atoms; they are few only if they may be.
+    fn switches(device: &Device, model: &Model, atoms: usize, langevin: bool, may_be_few: bool) -> Switches {
         // Clusters share features evenly: powers of two.
         let features = model.features().next_power_of_two().max(SLICE);
-        let readout = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs));
-        let few = device.clusters && Few::takes(features, atoms, readout);
+        let readout: Vec<_> = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs)).collect();
+        let few = may_be_few && Few::takes(device, features, model.layers.len(), atoms, &readout);
         let radial = atoms >= 2048 && radial::takes(&model.filter);
         Switches {
             features: if few { features } else { padded(model.features()) },
@@ -72,10 +84,10 @@ impl Network {
         self.weights.species()
     }
 
-    /// From pairs to energies and the gradients of pairs.
-    pub fn record(&self, sink: &mut impl Sink, p: &Parameters) -> Result<()> {
+    /// From pairs to energies and the gradients of pairs; of few atoms `what` is asked for.
+    pub fn record(&self, sink: &mut impl Sink, p: &Parameters, what: What, again: Handle) -> Result<()> {
         match &self.way {
-            Way::Few(few) => few.record(sink, p, self.weights.student),
+            Way::Few(few) => few.record(sink, p, what, again),
             Way::Many(many) => many.record(sink, p, &self.weights),
         }
     }

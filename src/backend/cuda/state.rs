@@ -3,6 +3,7 @@
 mod order;
 
 use super::device::Device;
+use super::few::What;
 use super::kernels::CLUSTER;
 use super::launch::{Sink, launch};
 use super::layout::{Contact, Control, DeviceSample, ENTRY_BYTES, ElementPair, PAIR_BYTES, Parameters, status};
@@ -86,8 +87,7 @@ impl State {
         }
         let thermostat = motion.as_ref().and_then(|motion| motion.integrator.thermostat().copied());
         let thermostat = thermostat.filter(|bath| bath.friction > 0.0);
-        let switches = Network::switches(device, model, atoms, thermostat.is_some());
-        let mut program = Program::load(device, &switches)?;
+        let (switches, mut program) = Network::program(device, model, atoms, thermostat.is_some())?;
         let network = Network::new(device, &mut program, &switches, model, atomic_numbers)?;
         let kernels = Kernels::new(&mut program, &switches, atoms)?;
 
@@ -350,8 +350,7 @@ impl State {
         loop {
             let mut sink = &*self.device;
             self.record_rebuild(&mut sink)?;
-            self.record_network(&mut sink)?;
-            launch!(sink, self.kernels.collect_forces, self.parameters)?;
+            self.record_evaluation(&mut sink, What::OnlyForces, 0)?;
             launch!(sink, self.kernels.observe, self.parameters)?;
             let control = self.read_control()?;
             if control.status != status::CAPACITY {
