@@ -11,9 +11,15 @@
 #define ONE_STEP 1
 #define ALL_STEPS 2 // and begin the next one, until the last one of the launch or until the list is due
 
-// The whole beginning of a step, which raises the flag where the list is due, and the whole end. One block. Not inlined: what
-// they need would be kept in registers through the whole step.
-__device__ __noinline__ void begin_whole(const Parameters& p)
+// What both ends of a step need must not be kept in registers through all of it, where there are no more than enough of them.
+#if FEATURES < 128
+#define ASIDE inline
+#else
+#define ASIDE __noinline__
+#endif
+
+// The whole beginning of a step, which raises the flag where the list is due. One block.
+__device__ ASIDE void begin_whole(const Parameters& p)
 {
     begin(p, 0, 1);
 #if LANGEVIN
@@ -23,7 +29,7 @@ __device__ __noinline__ void begin_whole(const Parameters& p)
     __syncthreads();
 }
 
-__device__ __noinline__ bool end_whole(const Parameters& p) { return end(p, 1); }
+__device__ ASIDE bool end_whole(const Parameters& p) { return end(p, 1); }
 
 // The beginning of a step, unless it has been begun where the one before ended: then the flag is up. One block.
 extern "C" __global__ void __launch_bounds__(FEW_THREADS) few_begin(Parameters p)

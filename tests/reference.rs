@@ -48,7 +48,7 @@ fn references() -> Vec<(Model, Vec<Case>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let shared = root.join("../shared");
     let mut files: Vec<(PathBuf, PathBuf)> = Vec::new();
-    for name in ["ethanol-water-v2", "organic-v1"] {
+    for name in ["ethanol-water-v2", "organic-v2"] {
         let model = root.join(format!("inputs/models/{name}.safetensors"));
         files.push((model.clone(), model.with_extension("parity.json")));
     }

@@ -53,7 +53,7 @@ def main() -> int:
     running = commands.add_parser("run", help="make the runs and reduce them")
     running.add_argument("--engine", type=Path, default=ROOT / "target/release/verlet", help="the binary to judge")
     running.add_argument("--backend", default="cuda", choices=["cuda", "cpu"], help="the device to judge")
-    running.add_argument("--model", type=Path, default=ROOT / "inputs/models/organic-v1.safetensors", help="force field")
+    running.add_argument("--model", type=Path, default=ROOT / "inputs/models/organic-v2.safetensors", help="force field")
     running.add_argument("--into", type=Path, required=True, help="folder of the results; what is there already is kept")
     running.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="some of the runs")
     running.add_argument("--molecules", type=int, default=40, help="how many run at constant energy")
