@@ -113,9 +113,14 @@ def structure(frames: np.ndarray, length: float) -> dict[str, object]:
     }
 
 
-def far(r: np.ndarray, g: np.ndarray, beyond: float = 10.0) -> float:
-    """Largest distance of g from 1 beyond so many Å; a liquid that tears has holes, and its g(r) does not come to rest."""
-    return float(np.abs(np.asarray(g)[np.asarray(r) > beyond] - 1).max(initial=0.0))
+def waves(frames: np.ndarray, length: float) -> float:
+    """The largest structure factor S(k) = <|Σ exp(i k·x)|²> / N of the three longest waves that fit into a cube.
+
+    A gas without forces has 1, a liquid far less, for it hardly lets itself be compressed; what tears, or leaves a hole,
+    has as many times more as there are molecules in the hole's place.
+    """
+    amplitudes = np.exp(2j * np.pi * frames.astype(float) / length).sum(axis=1)
+    return float((np.abs(amplitudes) ** 2).mean(axis=0).max() / frames.shape[1])
 
 
 def torn(frames: np.ndarray, length: float) -> np.ndarray:

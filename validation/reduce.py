@@ -149,11 +149,9 @@ def water(run: Run, kelvin: float, keep: bool) -> tuple[dict, dict]:
         "longest O-H": float(arms.max()),
         "mean O-H": float(arms[late].mean()),
         "radial": liquid.structure(oxygen, length),
+        "waves": liquid.waves(oxygen, length),
+        "waves, torn": liquid.waves(liquid.torn(oxygen, length), length),
     }
-    if length > 20:
-        r, g = liquid.radial(liquid.torn(oxygen[:: max(1, len(oxygen) // 20)], length), length)
-        found["far"] = liquid.far(found["radial"]["r"], found["radial"]["g"])
-        found["far, torn"] = liquid.far(r, g)
     frames = {}
     if keep:
         frames["water"] = kept(run, warm, slice(None)) | {"cell": np.eye(3) * length}

@@ -36,14 +36,20 @@ def a_lattice_has_six_neighbours_then_twelve():
     neighbours = np.cumsum(g * shells) * (64 - 1) / (4 * 3.01) ** 3
     for reach, count in ((2.9, 0), (3.2, 6), (4.4, 18), (5.5, 26)):
         assert abs(neighbours[r < reach][-1] - count) < 1e-9
-    assert liquid.far(r, g, beyond=3.5) > 1
 
 
 def a_liquid_that_tears_is_seen():
+    # A gas has S(k) = 1 with an error of 1 / √frames, a lattice 0 between its own waves.
     length = 30.0
-    frames = length * random.random((20, 400, 3))
-    assert liquid.far(*liquid.radial(frames, length)) < 0.06
-    assert liquid.far(*liquid.radial(liquid.torn(frames, length), length)) > 0.06
+    gas = length * random.random((2000, 64, 3))
+    assert abs(liquid.waves(gas, length) - 1) < 0.1
+    lattice = 3.0 * np.array(list(np.ndindex(10, 10, 10)), float)
+    assert liquid.waves(lattice[None], length) < 1e-20
+    # A band of that length: N (sin πa / πa)², a = 4/5.
+    places = np.linspace(0, 0.8 * length, 20001)[:-1]
+    band = np.stack([places, 7919 * places, 104729 * places], axis=1) % length
+    assert abs(liquid.waves(band[None], length) / (20000 * (np.sin(0.8 * np.pi) / (0.8 * np.pi)) ** 2) - 1) < 1e-3
+    assert liquid.waves(liquid.torn(gas, length), length) > 3
 
 
 def turning_points_are_found_between_bins():

@@ -9,6 +9,7 @@ use super::memory::Buffer;
 use super::program::Program;
 use super::weights::{Dense, Weights};
 use crate::error::{Error, Result};
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// Clusters that a large device runs at the same time, a block on each multiprocessor.
@@ -17,6 +18,9 @@ const CLUSTERS: usize = 15;
 const FIXED: usize = 9 * 1024;
 /// Pairs of an atom for which shared memory is taken where there is enough of it.
 const PAIRS: usize = 96;
+
+/// Pairs of an atom inside the cutoff, as in water at 5 Å.
+const TYPICAL_PAIRS: usize = 48;
 
 /// What the kernel is to do, as in `kernels/few_step.cu`.
 #[derive(Debug, Clone, Copy)]
@@ -148,12 +152,10 @@ impl Plan {
         if group > threads(features) * CLUSTER / features {
             return None;
         }
-        let own = features / CLUSTER;
         let pair = PAIR_BYTES + size_of::<[f32; 4]>();
         // What is left is the first-level cache, which counts for more than anything that could be kept there by hand.
         let room = (PAIRS * group).min(left / pair);
-        // Lanes for an eighth of the channels, four each, share a pair: no more warps than take 64 pairs at once.
-        let members = (threads(features) / 32 / group).clamp(1, own / 2);
+        let members = members(features, group);
         Some(Plan { group, members, room, shared: fixed + room * pair })
     }
 
@@ -168,6 +170,21 @@ impl Plan {
             together: true,
         })
     }
+}
+
+/// Warps that share an atom's pairs: as many as need the fewest turns of all warps, counting those for sums and the way there.
+fn members(features: usize, group: usize) -> usize {
+    let own = features / CLUSTER;
+    let warps = threads(features) / 32;
+    // Lanes for an eighth of the channels, four each, share a pair: no more warps than take 64 pairs at once.
+    let at_once = 32 / (own / 4);
+    // Sums over warps lie where dense layers have their own.
+    let room = (features / 32).max(warps / group);
+    let turns = |members: usize| {
+        let rounds = group.div_ceil(warps / members);
+        (rounds * (TYPICAL_PAIRS.div_ceil(members * at_once) + 1), rounds, Reverse(members))
+    };
+    (1..=warps.min(own / 2).min(room)).min_by_key(|&members| turns(members)).unwrap_or(1)
 }
 
 /// Shared memory of a block but for pairs, as `make_team` in kernels/few.cuh and `own_copy` in kernels/few_step.cu have it: two
