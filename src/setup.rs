@@ -24,6 +24,8 @@ const CHUNK: u64 = 100;
 const LONGEST_HYDROGEN_BOND: f64 = 1.6;
 /// Å: atoms closer than this are a mistake in the structure, whatever the elements.
 const CLOSEST_CONTACT: f64 = 0.3;
+/// Å: the skin on the CPU, where searching the list costs more than making it: with 2 Å, steps of 99 atoms take 1.4 times as long.
+const CPU_SKIN: f64 = 1.0;
 /// Numbers that the network on the CPU keeps for every feature of an atom in a layer, at the very least.
 const NUMBERS_A_FEATURE: f64 = 15.0;
 
@@ -31,6 +33,8 @@ const NUMBERS_A_FEATURE: f64 = 15.0;
 pub struct Prepared {
     /// Owns the state.
     pub backend: Box<dyn Backend>,
+    /// Å that the neighbour list reaches beyond the cutoff: the input's, or else what costs the backend least. A run keeps it.
+    pub skin: f64,
     /// What outputs record.
     pub info: RunInfo,
     /// The force field.
@@ -104,7 +108,7 @@ pub fn recall(checkpoint: &Checkpoint, folder: &Path, overrides: &[String]) -> R
     let run = &checkpoint.run;
     let overrides = [&run.overrides[..], overrides].concat();
     let mut config = RunConfig::parse(&run.input, &run.text, &overrides)?;
-    config.skin = run.skin;
+    config.skin = Some(run.skin);
     config.backend.precision = if run.double { Precision::F64 } else { Precision::F32 };
     config.backend.direct_filters = run.direct_filters;
     config.dynamics.steps = checkpoint.steps;
@@ -116,7 +120,7 @@ pub fn recall(checkpoint: &Checkpoint, folder: &Path, overrides: &[String]) -> R
 ///
 /// # Errors
 /// [`Error::Input`] when there is no current folder for the input's path to start at.
-pub fn provenance(config: &RunConfig, model: &Model) -> Result<Provenance> {
+pub fn provenance(config: &RunConfig, prepared: &Prepared) -> Result<Provenance> {
     let input = std::path::absolute(&config.file).map_err(|error| {
         Error::Input(format!("the place of {} cannot be found out: {}", config.file.display(), reason(&error)))
     })?;
@@ -125,8 +129,8 @@ pub fn provenance(config: &RunConfig, model: &Model) -> Result<Provenance> {
         input,
         text: config.text.clone(),
         overrides: config.overrides.clone(),
-        model_hash: model.hash.clone(),
-        skin: config.skin,
+        model_hash: prepared.model.hash.clone(),
+        skin: prepared.skin,
         double: config.backend.precision == Precision::F64,
         direct_filters: config.backend.direct_filters,
     })
@@ -159,7 +163,7 @@ fn ready(config: &RunConfig, mut model: Model, system: System) -> Result<Prepare
     if config.outside_domain == OutsideDomain::Ignore {
         model.spec.domain = None;
     }
-    let backend = backend(config, &model, &system)?;
+    let (backend, skin) = backend(config, &model, &system)?;
     Ok(Prepared {
         info: RunInfo {
             title: config.title.clone(),
@@ -168,13 +172,14 @@ fn ready(config: &RunConfig, mut model: Model, system: System) -> Result<Prepare
             model: model.name.clone(),
             model_hash: model.hash.clone(),
             seed: dynamics.seed,
-            backend: backend.describe(),
+            backend: format!("{}, list with a skin of {skin} Å", backend.describe()),
             system: system.clone(),
         },
         degrees_of_freedom: degrees_of_freedom(system.len(), dynamics.remove_centre_of_mass),
         schedule: schedule(config),
         limits: config.limits,
         backend,
+        skin,
         model,
     })
 }
@@ -193,7 +198,7 @@ fn schedule(config: &RunConfig) -> Schedule {
 
 /// The backend that the input asks for. Left to choose, it takes the GPU where there is one that can do what is asked,
 /// and says why where it does not.
-fn backend(config: &RunConfig, model: &Model, system: &System) -> Result<Box<dyn Backend>> {
+fn backend(config: &RunConfig, model: &Model, system: &System) -> Result<(Box<dyn Backend>, f64)> {
     let wanted = &config.backend;
     let plain = wanted.precision == Precision::F32 && !wanted.direct_filters;
     let reason = match wanted.device {
@@ -227,17 +232,19 @@ fn gpu(
     model: &Model,
     system: &System,
     device: std::sync::Arc<cuda::Device>,
-) -> Result<Box<dyn Backend>> {
-    Ok(Box::new(CudaBackend::new(
+) -> Result<(Box<dyn Backend>, f64)> {
+    let skin = config.skin.unwrap_or_else(|| cuda::cheapest_skin(&device, model, system.len()));
+    let backend = CudaBackend::new(
         &device,
         model,
         system,
-        config.skin,
+        skin,
         &Integrator::new(config.dynamics.timestep, &system.masses, config.dynamics.thermostat),
         config.output.energy_interval,
         degrees_of_freedom(system.len(), config.dynamics.remove_centre_of_mass),
         None,
-    )?))
+    )?;
+    Ok((Box::new(backend), skin))
 }
 
 /// `reason`: why it is not the GPU, where that was left open.
@@ -246,27 +253,29 @@ fn cpu<T: Real>(
     model: &Model,
     system: &System,
     reason: Option<String>,
-) -> Result<Box<dyn Backend>> {
+) -> Result<(Box<dyn Backend>, f64)> {
+    let skin = config.skin.unwrap_or(CPU_SKIN);
     let numbers = NUMBERS_A_FEATURE * (model.features() * model.layers.len() * system.len()) as f64;
     memory::check(numbers * size_of::<T>() as f64).map_err(|problem| {
         Error::Structure(format!("the system has {} atoms: {problem}; use a smaller one", system.len()))
     })?;
     let filters = if config.backend.direct_filters { Filters::Direct } else { Filters::Table };
-    let potential = NetworkPotential::<T>::new(model, &system.atomic_numbers, config.skin, filters)?;
+    let potential = NetworkPotential::<T>::new(model, &system.atomic_numbers, skin, filters)?;
     let threads = rayon::current_num_threads();
     let mut description =
         format!("CPU, {threads} {}, network in {}", if threads == 1 { "thread" } else { "threads" }, T::NAME);
     if let Some(reason) = reason {
         description.push_str(&format!(" ({reason})"));
     }
-    Ok(Box::new(CpuBackend::new(
+    let backend = CpuBackend::new(
         potential,
         system.clone(),
         Integrator::new(config.dynamics.timestep, &system.masses, config.dynamics.thermostat),
         config.output.energy_interval,
         degrees_of_freedom(system.len(), config.dynamics.remove_centre_of_mass),
         description,
-    )?))
+    )?;
+    Ok((Box::new(backend), skin))
 }
 
 /// The structure with everything that the input changes about it.

@@ -58,6 +58,7 @@ fn water_is_timed_and_written() {
     assert_eq!(rows.len(), 2);
     check(&rows[0], 12.0, 2);
     check(&rows[1], 192.0, 2);
+    assert_eq!((number(&rows[0], "skin_angstrom"), number(&rows[1], "skin_angstrom")), (1.0, 1.0));
     // Liquid water has some fifty neighbours within 5 Å.
     assert!((50.0..58.0).contains(&(number(&rows[1], "pairs") / 192.0)), "{rows:?}");
     for (row, name) in rows.iter().zip(["water-12.xyz", "water-192.xyz"]) {
@@ -142,4 +143,18 @@ fn the_gpu_is_timed_as_well() {
     let found = json(&bench.path("out.json"));
     check(&found["systems"][0], 12.0, 2);
     assert!(found["machine"]["gpu"]["name"].is_string() && found["machine"]["gpu"]["driver_cuda"].is_string());
+}
+
+#[test]
+fn a_thicker_skin_is_made_anew_less_often() {
+    let bench = bench();
+    let of = |skin: &str| {
+        let file = format!("{skin}.json");
+        let arguments = ["--backend", "cpu", "--sizes", "12", "--repetitions", "1", "--skin", skin, "--json", &file];
+        bench.succeed(&[&["bench", "--model", SHIPPED][..], &arguments].concat());
+        let row = json(&bench.path(&file))["systems"][0].clone();
+        assert_eq!(number(&row, "skin_angstrom"), skin.parse::<f64>().unwrap());
+        number(&row, "rebuilds_per_step")
+    };
+    assert!(of("0.2") > 2.0 * of("1.0"));
 }

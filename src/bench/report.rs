@@ -14,6 +14,8 @@ pub struct Row {
     pub volume: Option<f64>,
     /// Directed pairs within the cutoff at the start; nothing where there is no memory to count them.
     pub pairs: Option<usize>,
+    /// Å that its neighbour list reaches beyond the cutoff, once that is known.
+    pub skin: Option<f64>,
     /// Its times and the bytes it takes, or why there are none.
     pub outcome: Result<(Timing, Option<f64>), String>,
 }
@@ -26,13 +28,13 @@ impl Row {
     /// A system that is yet to be timed.
     pub fn new(what: String, system: &System, pairs: Option<usize>) -> Self {
         let volume = system.cell.is_periodic().then(|| system.cell.volume());
-        Row { what, atoms: system.len(), volume, pairs, outcome: Err("not timed".into()) }
+        Row { what, atoms: system.len(), volume, pairs, skin: None, outcome: Err("not timed".into()) }
     }
 
     /// Water of so many atoms that cannot even be made.
     pub fn without_system(atoms: u64, problem: String) -> Self {
         let atoms = usize::try_from(atoms).unwrap_or(usize::MAX);
-        Row { what: "water box".into(), atoms, volume: None, pairs: None, outcome: Err(problem) }
+        Row { what: "water box".into(), atoms, volume: None, pairs: None, skin: None, outcome: Err(problem) }
     }
 
     /// Atoms times steps a second.
@@ -71,6 +73,7 @@ impl Row {
             "atoms": self.atoms,
             "volume_angstrom3": self.volume,
             "pairs": self.pairs,
+            "skin_angstrom": self.skin,
         });
         let more = match &self.outcome {
             Err(problem) => json!({ "error": problem }),

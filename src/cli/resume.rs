@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     ))?;
 
     let (outputs, conservation) = reopen(&folder, &config, &prepared, &checkpoint)?;
-    let run = setup::provenance(&config, &prepared.model)?;
+    let run = setup::provenance(&config, &prepared)?;
     if !is_last || checkpoint.steps != scheduled {
         // A kill before the next checkpoint must not forget the new end, and the next checkpoint must not push this one out
         // of its place to keep a bad one.

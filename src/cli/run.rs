@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         )),
         other => other,
     })?;
-    let run = setup::provenance(&config, &prepared.model)?;
+    let run = setup::provenance(&config, &prepared)?;
     let system = &prepared.info.system;
     let record = Record::new(outputs, folder.checkpoints(), run, config.dynamics.steps, system);
     let conservation = Conservation::new(system.len(), prepared.degrees_of_freedom);

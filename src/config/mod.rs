@@ -42,8 +42,8 @@ pub struct RunConfig {
     pub outside_domain: OutsideDomain,
     /// How it moves.
     pub dynamics: DynamicsConfig,
-    /// Å.
-    pub skin: f64,
+    /// Å, where the input has it; see [`Prepared::skin`](crate::setup::Prepared::skin).
+    pub skin: Option<f64>,
     /// What computes.
     pub backend: BackendConfig,
     /// What is written.
@@ -289,7 +289,7 @@ impl RunConfig {
                 _ => OutsideDomain::Warn,
             },
             dynamics,
-            skin: reader.quantity("neighbors", "skin")?.map_or(1.0, |found| found.value),
+            skin: reader.quantity("neighbors", "skin")?.map(|found| found.value),
             backend: backend(&reader)?,
             output: output(&reader, &stem, timestep)?,
             limits: Limits {
@@ -527,7 +527,7 @@ mod tests {
         assert_eq!(config.dynamics.timestep, 0.5);
         assert_eq!(config.dynamics.velocities, InitialVelocities::MaxwellBoltzmann(300.0));
         assert!(config.dynamics.remove_centre_of_mass && config.output.velocities && !config.output.forces);
-        assert_eq!((config.skin, config.output.trajectory_interval), (1.0, 10));
+        assert_eq!((config.skin, config.output.trajectory_interval), (None, 10));
     }
 
     #[test]

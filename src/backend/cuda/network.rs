@@ -60,6 +60,11 @@ impl Network {
         }
     }
 
+    /// See [`super::cheapest_skin`].
+    pub fn cheapest_skin(device: &Device, model: &Model, atoms: usize) -> f64 {
+        if Self::switches(device, model, atoms, false, true).few { 2.0 } else { 1.0 }
+    }
+
     /// Copies the weights and reserves memory.
     pub fn new(
         device: &Arc<Device>,

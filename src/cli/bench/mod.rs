@@ -44,6 +44,9 @@ pub(super) struct Arguments {
     /// Time this structure file instead of water, as often as you like
     #[arg(long, value_name = "FILE", conflicts_with = "sizes")]
     structure: Vec<PathBuf>,
+    /// Skin of the neighbour list in Å [default: as in a run]
+    #[arg(long, value_name = "LENGTH", value_parser = skin)]
+    skin: Option<f64>,
     /// Repetitions of each measurement; fewer where a step takes longer than a fifth of a second
     #[arg(long, value_name = "N", value_parser = super::number_from_one, default_value_t = 100)]
     repetitions: u64,
@@ -53,6 +56,12 @@ pub(super) struct Arguments {
     /// Write the systems as they are at the start into this folder, as extended XYZ
     #[arg(long, value_name = "DIR")]
     write_structures: Option<PathBuf>,
+}
+
+/// A length of zero or more.
+fn skin(text: &str) -> std::result::Result<f64, String> {
+    let skin: f64 = text.parse().map_err(|_| "is no number of Å".to_string())?;
+    if skin.is_finite() && skin >= 0.0 { Ok(skin) } else { Err("must be zero or more, in Å".to_string()) }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
@@ -136,6 +145,7 @@ fn device(arguments: &Arguments, model: &Model) -> Result<(Device, String)> {
 fn settings(arguments: &Arguments, device: &Device) -> RunConfig {
     let mut config = RunConfig::default();
     config.dynamics.velocities = InitialVelocities::MaxwellBoltzmann(TEMPERATURE);
+    config.skin = arguments.skin;
     config.backend.precision = if arguments.precision == "f64" { Precision::F64 } else { Precision::F32 };
     config.backend.device = match device {
         Device::Cpu => config::Device::Cpu,
@@ -180,11 +190,9 @@ impl Bench<'_> {
             Device::Cuda(device) => format!("{} (GPU), network in f32", device.name),
         };
         format!(
-            "model    {}\nmachine  {processor}, {cores} cores\nbackend  {backend}\nsteps    {} fs at constant energy, from \
-             {TEMPERATURE} K, list with a skin of {} Å",
+            "model    {}\nmachine  {processor}, {cores} cores\nbackend  {backend}\nsteps    {} fs at constant energy, from {TEMPERATURE} K",
             info::one_line(&self.model),
             self.config.dynamics.timestep,
-            self.config.skin
         )
     }
 
@@ -202,6 +210,7 @@ impl Bench<'_> {
         memory.forget_peak();
         let timed = (|| {
             let mut prepared = setup::prepare_system(&self.config, self.model.clone(), system)?;
+            row.skin = Some(prepared.skin);
             let plan = Plan { repetitions: usize::try_from(self.arguments.repetitions).unwrap_or(usize::MAX) };
             progress.begin(row.atoms);
             let measured =
@@ -236,7 +245,6 @@ impl Bench<'_> {
                 "cutoff_angstrom": model.cutoff(),
             },
             "timestep_fs": timestep,
-            "skin_angstrom": self.config.skin,
             "temperature_kelvin": TEMPERATURE,
             "stopped": self.stop.load(Ordering::Relaxed),
             "systems": rows.iter().map(|row| row.json(timestep)).collect::<Vec<_>>(),
