@@ -50,7 +50,7 @@ fn water_is_timed_and_written() {
     let text = bench.succeed(&[&["bench", "--model", SHIPPED][..], &arguments, &files].concat());
     assert!(text.contains("CPU, 1 thread,") && text.contains("\n      12  "), "{text}");
     let found = json(&bench.path("out.json"));
-    assert_eq!((&found["format"], &found["backend"]), (&"verlet-bench/1".into(), &"cpu".into()));
+    assert_eq!((&found["format"], &found["backend"]), (&"verlet-bench/2".into(), &"cpu".into()));
     assert_eq!((&found["machine"]["threads"], &found["stopped"]), (&1.into(), &false.into()));
     let date = found["machine"]["date"].as_str().unwrap();
     assert!(date.starts_with("20") && date.ends_with('Z'), "{date}");
@@ -153,8 +153,13 @@ fn a_thicker_skin_is_made_anew_less_often() {
         let arguments = ["--backend", "cpu", "--sizes", "12", "--repetitions", "1", "--skin", skin, "--json", &file];
         bench.succeed(&[&["bench", "--model", SHIPPED][..], &arguments].concat());
         let row = json(&bench.path(&file))["systems"][0].clone();
-        assert_eq!(number(&row, "skin_angstrom"), skin.parse::<f64>().unwrap());
+        assert_eq!(number(&row, "skin_angstrom"), if skin == "1" { 1.0 } else { 0.2 });
         number(&row, "rebuilds_per_step")
     };
-    assert!(of("0.2") > 2.0 * of("1.0"));
+    assert!(of("0.02nm") > 2.0 * of("1"));
+    let message = bench.fail(&["bench", "--model", SHIPPED, "--skin", "-1"], 2);
+    assert!(
+        message.contains("'-1' for '--skin <LENGTH>': give a length of zero or more, in Å or with its unit"),
+        "{message}"
+    );
 }

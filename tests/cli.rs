@@ -40,7 +40,12 @@ fn a_run_leaves_a_trajectory_that_h5py_and_mdanalysis_open() {
     let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 80.0, 70.0], [true; 3]).unwrap();
     let bench = Bench::new("painn", &random_system(12, cell, 5), INPUT);
     let text = bench.succeed(&["run", "input.toml", "--output", "out"]);
-    assert!(text.contains("finished 40 steps") && text.contains("verdict            PASS"), "{text}");
+    assert!(
+        text.contains("list with a skin of 1 Å\n")
+            && text.contains("finished 40 steps")
+            && text.contains("verdict            PASS"),
+        "{text}"
+    );
     let trajectory = bench.path("out/trajectory.h5md");
     let reader = H5mdReader::open(&trajectory).unwrap();
     assert_eq!(reader.frames().unwrap(), 6);

@@ -9,7 +9,7 @@ use nalgebra::Vector3;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use verlet::backend::cpu::{CpuBackend, Filters, NetworkPotential, Potential};
-use verlet::backend::cuda::{CudaBackend, CudaPotential, Device, Path, check_model};
+use verlet::backend::cuda::{CudaBackend, CudaPotential, Device, Path, cheapest_skin, check_model};
 use verlet::backend::{Backend, Evaluation};
 use verlet::integrate::{Integrator, Thermostat};
 use verlet::model::Model;
@@ -116,6 +116,13 @@ fn many_atoms_are_no_other_case() {
         let many = one.replicated(copies).unwrap();
         compare(&device, &model, &many, &format!("{} atoms", many.len()));
     }
+}
+
+#[test]
+fn a_step_in_one_kernel_has_a_thicker_skin() {
+    let Some(device) = device() else { return };
+    let (model, _) = ethanol();
+    assert_eq!([9, 99, 10_239].map(|atoms| cheapest_skin(&device, &model, atoms)), [2.0, 2.0, 1.0]);
 }
 
 #[test]

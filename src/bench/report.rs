@@ -22,7 +22,7 @@ pub struct Row {
 
 /// The titles of [`Row::line`]'s columns.
 pub const HEADER: &str = "   atoms  repetitions  median µs/step            10–90 %        mean  atom·steps/s   ns/day       MB  kB/atom  \
-                          rebuilds/step  their time";
+                          rebuilds/step  their time  skin (Å)";
 
 impl Row {
     /// A system that is yet to be timed.
@@ -51,7 +51,7 @@ impl Row {
         let micro = |seconds: f64| number(1e6 * seconds);
         let bytes = |unit: f64| memory.map_or("?".into(), |bytes| number(bytes / unit));
         format!(
-            "{:8}  {:>11}  {:>14}  {:>17}  {:>10}  {:>12.2e}  {:>7}  {:>7}  {:>7}  {:>13.4}  {:>8.1} %",
+            "{:8}  {:>11}  {:>14}  {:>17}  {:>10}  {:>12.2e}  {:>7}  {:>7}  {:>7}  {:>13.4}  {:>8.1} %  {:>8}",
             self.atoms,
             format!("{} × {}", timing.step_seconds.len(), timing.steps),
             micro(timing.quantile(0.5)),
@@ -63,6 +63,7 @@ impl Row {
             bytes(1e3 * self.atoms as f64),
             timing.rebuilds_per_step(),
             100.0 * timing.rebuild_share(),
+            self.skin.map_or("?".into(), |skin| skin.to_string()),
         )
     }
 
@@ -131,7 +132,7 @@ mod tests {
 
     fn row(outcome: Result<(Timing, Option<f64>), String>) -> Row {
         let system = System::new(vec![1; 10], vec![Vector3::zeros(); 10], Cell::open()).unwrap();
-        Row { outcome, ..Row::new("hydrogen".into(), &system, Some(90)) }
+        Row { outcome, skin: Some(1.5), ..Row::new("hydrogen".into(), &system, Some(90)) }
     }
 
     #[test]
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(value["step_seconds"]["median"], 1e-4);
         let line = row(Ok((timing, None))).line(0.5);
         assert_eq!(line.split_whitespace().collect::<Vec<_>>()[..6], ["10", "3", "×", "50", "100.0", "100.0–340.0"]);
-        assert!(line.contains(" 200.0 ") && line.contains(" ? ") && line.ends_with(" 5.0 %"), "{line}");
+        assert!(line.contains(" 200.0 ") && line.contains(" ? ") && line.ends_with(" 5.0 %       1.5"), "{line}");
         assert_eq!(line.chars().count(), HEADER.chars().count());
     }
 

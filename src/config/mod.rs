@@ -16,6 +16,7 @@ use crate::units::Dimension;
 use nalgebra::Matrix3;
 use node::Value;
 use reader::Reader;
+pub use reader::length;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;

@@ -221,6 +221,11 @@ fn number(value: &Value) -> Option<f64> {
     .filter(|value| value.is_finite())
 }
 
+/// A length in Å, zero or more, from text such as `1` or `0.1 nm`.
+pub fn length(text: &str) -> Option<f64> {
+    quantity(&Value::String(text.into()), Dimension::Length, Sign::NotNegative)
+}
+
 /// A number in the dimension's own unit, or a string like `"0.5 fs"`.
 fn quantity(value: &Value, dimension: Dimension, sign: Sign) -> Option<f64> {
     let value = match value {

@@ -36,7 +36,7 @@ const LARGEST: (usize, usize) = (256, 6);
 
 /// The skin in Å with which a step of so many atoms takes the least time.
 ///
-/// Few atoms are soon searched for the pairs inside of the cutoff, but making their list takes as long as a whole step; with
+/// Few atoms are soon searched for the pairs inside of the cutoff, but making their list may take as long as a step; with
 /// many, half an Å more or less makes no difference but in memory (validation/results/2026-11-24-h200-speed.md).
 pub fn cheapest_skin(device: &Device, model: &Model, atoms: usize) -> f64 {
     network::Network::cheapest_skin(device, model, atoms)

@@ -44,8 +44,8 @@ pub(super) struct Arguments {
     /// Time this structure file instead of water, as often as you like
     #[arg(long, value_name = "FILE", conflicts_with = "sizes")]
     structure: Vec<PathBuf>,
-    /// Skin of the neighbour list in Å [default: as in a run]
-    #[arg(long, value_name = "LENGTH", value_parser = skin)]
+    /// Skin of the neighbour list, such as 1.5 or 0.15nm, instead of what a run without one takes
+    #[arg(long, value_name = "LENGTH", value_parser = skin, allow_negative_numbers = true)]
     skin: Option<f64>,
     /// Repetitions of each measurement; fewer where a step takes longer than a fifth of a second
     #[arg(long, value_name = "N", value_parser = super::number_from_one, default_value_t = 100)]
@@ -58,10 +58,8 @@ pub(super) struct Arguments {
     write_structures: Option<PathBuf>,
 }
 
-/// A length of zero or more.
 fn skin(text: &str) -> std::result::Result<f64, String> {
-    let skin: f64 = text.parse().map_err(|_| "is no number of Å".to_string())?;
-    if skin.is_finite() && skin >= 0.0 { Ok(skin) } else { Err("must be zero or more, in Å".to_string()) }
+    config::length(text).ok_or_else(|| "give a length of zero or more, in Å or with its unit".into())
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
@@ -190,7 +188,8 @@ impl Bench<'_> {
             Device::Cuda(device) => format!("{} (GPU), network in f32", device.name),
         };
         format!(
-            "model    {}\nmachine  {processor}, {cores} cores\nbackend  {backend}\nsteps    {} fs at constant energy, from {TEMPERATURE} K",
+            "model    {}\nmachine  {processor}, {cores} cores\nbackend  {backend}\nsteps    {} fs at constant energy, from \
+             {TEMPERATURE} K",
             info::one_line(&self.model),
             self.config.dynamics.timestep,
         )
@@ -230,7 +229,7 @@ impl Bench<'_> {
         let model = &self.model;
         let timestep = self.config.dynamics.timestep;
         json!({
-            "format": "verlet-bench/1",
+            "format": "verlet-bench/2",
             "machine": machine.json(),
             "backend": match self.device { Device::Cpu => "cpu", Device::Cuda(_) => "cuda" },
             "precision": self.arguments.precision,
