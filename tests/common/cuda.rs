@@ -33,6 +33,11 @@ fn real() -> bool {
     std::env::var_os("VERLET_TEST_EMULATOR").is_none() && Driver::start().is_ok()
 }
 
+/// Whether a device is the emulated one, for tests that would take too long on it.
+pub fn emulated(device: &Device) -> bool {
+    device.name == "emulator"
+}
+
 /// Gives a command of its own process a GPU, the real or the emulated one; says whether there is either.
 pub fn give_device(command: &mut Command) -> bool {
     if real() {

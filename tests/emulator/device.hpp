@@ -27,10 +27,12 @@
 struct float4 { float x, y, z, w; } __attribute__((aligned(16)));
 struct float2 { float x, y; } __attribute__((aligned(8)));
 struct int4 { int x, y, z, w; } __attribute__((aligned(16)));
+struct uint2 { unsigned x, y; } __attribute__((aligned(8)));
 struct uint4 { unsigned x, y, z, w; } __attribute__((aligned(16)));
 struct double3 { double x, y, z; };
 struct uint3 { unsigned x, y, z; };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline double3 make_double3(double x, double y, double z) { return {x, y, z}; }
 inline int max(int a, int b) { return a > b ? a : b; }
@@ -437,6 +439,20 @@ inline float half(unsigned both, int which)
 
 inline float lower_half(unsigned both) { return half(both, 0); }
 inline float upper_half(unsigned both) { return half(both, 1); }
+inline unsigned __float_as_uint(float x)
+{
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+inline float __uint_as_float(unsigned bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 inline float two_to(float x) { return exp2f(x); }
 
 inline void add_half_product(float4& sum, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)

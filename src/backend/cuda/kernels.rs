@@ -1,7 +1,10 @@
 //! The kernels' sources and the constants that they are compiled with.
 
 use super::few;
-use super::layout::{Contact, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData};
+use super::layout::{
+    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData,
+    TiledReadoutData, UpdateData,
+};
 
 /// Blocks of a cluster: the most that every device with clusters runs.
 pub(super) const CLUSTER: usize = 8;
@@ -9,7 +12,7 @@ pub(super) const CLUSTER: usize = 8;
 /// A file's name and text.
 type Source = (&'static str, &'static str);
 
-/// In this order they are one program, with one of the two networks behind them.
+/// In this order they are one program, with one of the networks behind them.
 const COMMON: &[Source] = &[
     ("common.cuh", include_str!("../../../kernels/common.cuh")),
     ("guard.cuh", include_str!("../../../kernels/guard.cuh")),
@@ -33,6 +36,10 @@ const MANY: &[Source] = &[
     ("update.cu", include_str!("../../../kernels/update.cu")),
     ("readout.cu", include_str!("../../../kernels/readout.cu")),
 ];
+const TILED: &[Source] = &[
+    ("tile.cuh", include_str!("../../../kernels/tile.cuh")),
+    ("between.cu", include_str!("../../../kernels/between.cu")),
+];
 const FEW: &[Source] = &[
     ("table.cuh", include_str!("../../../kernels/table.cuh")),
     ("cluster.cuh", include_str!("../../../kernels/cluster.cuh")),
@@ -50,7 +57,12 @@ pub fn source(switches: &Switches) -> String {
         Switches { radial: true, .. } => RADIAL,
         Switches { radial: false, .. } => TABLES,
     };
-    for (name, text) in COMMON.iter().chain(messages).chain(if switches.few { FEW } else { MANY }) {
+    let layers = match switches {
+        Switches { few: true, .. } => FEW,
+        Switches { tile: 0, .. } => MANY,
+        _ => TILED,
+    };
+    for (name, text) in COMMON.iter().chain(messages).chain(layers) {
         program.push_str(&format!("#line 1 \"{name}\"\n"));
         for line in text.lines() {
             // Every file is there once, in the order in which they need each other.
@@ -73,7 +85,10 @@ pub struct Switches {
     pub table_shared: bool,
     /// Filters of many atoms straight from the radial functions, on tensor cores; never with `few` or `table_shared`.
     pub radial: bool,
-    /// Tiles for many atoms.
+    /// Atoms of a tile that goes through all dense layers between two exchanges of messages, 16, 32 or 64; 0 where dense layers
+    /// are kernels of their own. Only of a `painn`, never with `few`.
+    pub tile: usize,
+    /// Dense layers as kernels of their own have tiles for many atoms.
     pub large: bool,
     /// The network for few atoms, which needs clusters; never with `large`, `split` or `table_shared`.
     pub few: bool,
@@ -91,7 +106,7 @@ pub struct Switches {
 
 impl Switches {
     /// Rows and columns of a tile of a matrix product, and the threads that make it: as in kernels/dense.cu.
-    pub(super) fn tile(&self) -> (u32, u32, u32) {
+    pub(super) fn dense_tile(&self) -> (u32, u32, u32) {
         match (self.large, self.split) {
             (true, _) => (128, 64, 256),
             (false, true) => (16, 32, 512),
@@ -109,6 +124,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("STUDENT", switches.student as usize),
         ("TABLE_SHARED", switches.table_shared as usize),
         ("RADIAL", switches.radial as usize),
+        ("TILE", switches.tile),
         ("LARGE", switches.large as usize),
         ("SPLIT", switches.split as usize),
         ("FEW", switches.few as usize),
@@ -126,6 +142,9 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("LAYER_BYTES", size_of::<LayerData>()),
         ("READOUT_BYTES", size_of::<ReadoutData>()),
         ("NETWORK_BYTES", size_of::<NetworkData>()),
+        ("UPDATE_BYTES", size_of::<UpdateData>()),
+        ("CONTEXT_BYTES", size_of::<ContextData>()),
+        ("TILED_READOUT_BYTES", size_of::<TiledReadoutData>()),
         ("MOST_LAYERS", NetworkData::LAYERS),
     ];
     options.extend(defines.map(|(name, value)| format!("-D{name}={value}")));

@@ -183,6 +183,49 @@ pub(super) struct FilterData {
     pub unit: f32,
 }
 
+/// A dense layer for tiles of atoms, as in `kernels/tile.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TilesData {
+    pub data: Pointer,
+    pub bias: Pointer,
+    pub unit: f32,
+    pub outputs: i32,
+}
+
+/// An update block's weights, as in `kernels/between.cu`: M, U1, U2 and their transposes in this order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct UpdateData {
+    pub forward: [TilesData; 3],
+    pub backward: [TilesData; 3],
+    pub epsilon: f32,
+}
+
+/// The context's: W1, W2 and their transposes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ContextData {
+    pub forward: [TilesData; 2],
+    pub backward: [TilesData; 2],
+}
+
+/// The readout's.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TiledReadoutData {
+    pub layers: [TilesData; Self::LAYERS],
+    pub back: [TilesData; Self::LAYERS],
+    pub last_weight: Pointer,
+    pub last_bias: f32,
+    pub count: i32,
+}
+
+impl TiledReadoutData {
+    /// Most hidden layers.
+    pub const LAYERS: usize = 3;
+}
+
 /// One layer of the network for few atoms, as in `kernels/few.cuh`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]

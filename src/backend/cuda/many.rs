@@ -1,4 +1,4 @@
-//! The network as one kernel after the other, each for all atoms. Its memory is what limits the size of a system, so
+//! The network as one kernel after the other, each for all atoms: of a student, and of a `painn` that no tile fits. Its memory is what limits the size of a system, so
 //! what the backward pass makes lies where the forward pass kept what is no longer needed.
 
 use super::device::Device;
@@ -6,8 +6,9 @@ use super::kernels::Switches;
 use super::launch::{Kernel, Sink, launch};
 use super::layout::{Parameters, Pointer};
 use super::memory::Buffer;
+use super::messages::{Messages, Sent};
 use super::program::Program;
-use super::weights::{Dense, SLICE, Weights};
+use super::weights::{Dense, Weights};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -36,8 +37,6 @@ struct Kernels {
     dense_slope: Kernel,
     dense_norm: Kernel,
     dense_gradient: Kernel,
-    messages: [Kernel; 2],
-    adjoint: [Kernel; 2],
     update: Kernel,
     update_adjoint: Kernel,
     readout: Kernel,
@@ -56,6 +55,7 @@ pub(super) struct Many {
     other_gradient: Buffer<f32>,
     /// Gradient of [q, n], `[N][2F]`.
     norm_gradient: Buffer<f32>,
+    messages: Messages,
     kernels: Kernels,
 }
 
@@ -81,7 +81,7 @@ impl Many {
                 coefficients: some(true, 3 * f)?,
             })
         };
-        let (rows, columns, _) = switches.tile();
+        let (rows, columns, _) = switches.dense_tile();
         Ok(Many {
             atoms: atoms as i32,
             tile: (rows, columns),
@@ -90,7 +90,8 @@ impl Many {
             scalars: some(true, f)?,
             other_gradient: some(student, f)?,
             norm_gradient: some(true, 2 * f)?,
-            kernels: Kernels::new(device, program, switches, table_bytes, atoms)?,
+            messages: Messages::new(device, program, switches, table_bytes, atoms)?,
+            kernels: Kernels::new(program, switches, atoms)?,
         })
     }
 
@@ -104,6 +105,15 @@ impl Many {
     /// What atoms send into layer l.
     fn sent(&self, weights: &Weights, l: usize) -> Pointer {
         if l == 0 { weights.first_sent() } else { self.layers[l].sent.pointer() }
+    }
+
+    fn messages_of(&self, weights: &Weights, l: usize) -> Sent {
+        Sent {
+            first: l == 0,
+            filter: weights.layers[l].filter.data(),
+            sent: self.sent(weights, l),
+            mu: if l == 0 { 0 } else { self.mu(l - 1) },
+        }
     }
 
     /// μ after layer l.
@@ -129,10 +139,8 @@ impl Many {
                 self.dense_silu(sink, p, second, hidden, layer.sent.pointer())?;
             }
             let (mu, vectors) = (self.mu(l), layer.vectors.pointer());
-            let mu_before = if l == 0 { 0 } else { self.mu(l - 1) };
             let after = if weights.student { vectors } else { mu };
-            let (filters, sent) = (own.filter.data(), self.sent(weights, l));
-            launch!(sink, k.messages[(l > 0) as usize], *p, filters, sent, mu_before, q, q_out, after)?;
+            self.messages.forward(sink, p, self.messages_of(weights, l), q, q_out, after)?;
 
             if let Some(mix) = &own.channel_mix {
                 self.dense(sink, p, 3 * self.atoms, mix, mu, vectors)?;
@@ -191,13 +199,11 @@ impl Many {
                 None => {}
             }
 
-            let mu_before = if l == 0 { 0 } else { self.mu(l - 1) };
             // Behind the gradient of what was sent, where there is one.
             let sent_gradient = if weights.student { 0 } else { 3 * weights.features * p.atoms as usize };
             let gmu_before = vectors + (sent_gradient * size_of::<f32>()) as Pointer;
-            let (filters, sent, add) = (own.filter.data(), self.sent(weights, l), 1 - last);
-            let adjoint = &k.adjoint[(l > 0) as usize];
-            launch!(sink, *adjoint, *p, filters, sent, mu_before, gq[0], gmu, vectors, gq[1], gmu_before, add)?;
+            let from = self.messages_of(weights, l);
+            self.messages.adjoint(sink, p, from, [gq[0], gmu], vectors, gq[1], gmu_before, last != 0)?;
             gmu = gmu_before;
             match &own.context {
                 Some([first, second]) if l > 0 => {
@@ -267,53 +273,20 @@ impl Many {
 }
 
 impl Kernels {
-    fn new(
-        device: &Device,
-        program: &mut Program,
-        switches: &Switches,
-        table_bytes: usize,
-        atoms: usize,
-    ) -> Result<Self> {
-        let mut kernel = |name, grid: u32, threads, shared: usize| {
-            let function = program.function(name, shared)?;
-            Ok(Kernel { name, function, grid: (grid, 1), threads, shared: shared as u32, together: false })
-        };
-        let (_, _, tile) = switches.tile();
-        let slices = (switches.features / SLICE) as u32;
-        // With its filter in shared memory a block stays on its multiprocessor and walks over atoms.
-        let resident = |threads: u32| {
-            let most = (atoms as u32).div_ceil(threads / 32);
-            ((device.multiprocessors / slices).clamp(1, most) * slices, threads)
-        };
-        let (messages, adjoint, shared) = if switches.radial {
-            // As in kernels/message_radial.cu.
-            let threads = if switches.features == 128 && !switches.student { 384 } else { 256 };
-            (resident(threads), resident(256), 0)
-        } else if switches.table_shared {
-            (resident(384), resident(384), table_bytes)
-        } else {
-            let walk = ((atoms as u32).div_ceil(4) * slices, 128);
-            (walk, walk, 0)
-        };
-        let channels = (atoms * switches.features).div_ceil(256) as u32;
+    fn new(program: &mut Program, switches: &Switches, atoms: usize) -> Result<Self> {
+        let mut kernel = |name, grid: usize, threads| program.kernel(name, grid as u32, threads, 0);
+        let (_, _, tile) = switches.dense_tile();
+        let channels = (atoms * switches.features).div_ceil(256);
         Ok(Kernels {
-            dense: kernel("dense", 1, tile, 0)?,
-            dense_add: kernel("dense_add", 1, tile, 0)?,
-            dense_silu: kernel("dense_silu", 1, tile, 0)?,
-            dense_slope: kernel("dense_slope", 1, tile, 0)?,
-            dense_norm: kernel("dense_norm", 1, tile, 0)?,
-            dense_gradient: kernel("dense_gradient", 1, tile, 0)?,
-            messages: [
-                kernel("messages_first", messages.0, messages.1, shared)?,
-                kernel("messages_next", messages.0, messages.1, shared)?,
-            ],
-            adjoint: [
-                kernel("adjoint_first", adjoint.0, adjoint.1, shared)?,
-                kernel("adjoint_next", adjoint.0, adjoint.1, shared)?,
-            ],
-            update: kernel("update", channels, 256, 0)?,
-            update_adjoint: kernel("update_adjoint", channels, 256, 0)?,
-            readout: kernel("readout", (atoms as u32).div_ceil(4), 128, 0)?,
+            dense: kernel("dense", 1, tile)?,
+            dense_add: kernel("dense_add", 1, tile)?,
+            dense_silu: kernel("dense_silu", 1, tile)?,
+            dense_slope: kernel("dense_slope", 1, tile)?,
+            dense_norm: kernel("dense_norm", 1, tile)?,
+            dense_gradient: kernel("dense_gradient", 1, tile)?,
+            update: kernel("update", channels, 256)?,
+            update_adjoint: kernel("update_adjoint", channels, 256)?,
+            readout: kernel("readout", atoms.div_ceil(4), 128)?,
         })
     }
 }

@@ -13,12 +13,15 @@ mod launch;
 mod layout;
 mod many;
 mod memory;
+mod messages;
 mod network;
 mod nvrtc;
 mod potential;
 mod program;
 mod radial;
 mod state;
+mod tiled;
+mod tiles;
 mod weights;
 
 pub use device::{Device, Driver};

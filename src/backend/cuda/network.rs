@@ -9,6 +9,7 @@ use super::layout::{Parameters, Pointer};
 use super::many::Many;
 use super::program::Program;
 use super::radial;
+use super::tiled::{self, Tiled};
 use super::weights::{SLICE, Weights, padded};
 use crate::error::Result;
 use crate::model::{Architecture, Model};
@@ -22,6 +23,7 @@ pub(super) struct Network {
 
 enum Way {
     Few(Box<Few>),
+    Tiled(Box<Tiled>),
     Many(Box<Many>),
 }
 
@@ -44,12 +46,16 @@ impl Network {
         let readout: Vec<_> = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs)).collect();
         let few = may_be_few && Few::takes(device, features, model.layers.len(), atoms, &readout);
         let radial = atoms >= 2048 && radial::takes(&model.filter);
+        let student = model.spec.architecture == Architecture::Student;
+        let features = if few { features } else { padded(model.features()) };
+        let tile = if few || student { None } else { tiled::tile(device, features, atoms, &readout) };
         Switches {
-            features: if few { features } else { padded(model.features()) },
-            student: model.spec.architecture == Architecture::Student,
+            features,
+            student,
             // Filling the shared memory of every multiprocessor pays when many atoms then read from it.
             table_shared: !radial && atoms >= 4096 && table_bytes(model) <= device.shared_memory,
             radial,
+            tile: tile.unwrap_or(0),
             large: atoms >= 2048,
             few,
             split: !few && atoms <= 512,
@@ -79,7 +85,11 @@ impl Network {
             Way::Few(Box::new(Few::new(device, program, &weights, atoms)?))
         } else {
             let table_bytes = if switches.table_shared { table_bytes(model) } else { 0 };
-            Way::Many(Box::new(Many::new(device, program, switches, table_bytes, &weights, atoms)?))
+            if switches.tile > 0 {
+                Way::Tiled(Box::new(Tiled::new(device, program, switches, table_bytes, &weights, atoms)?))
+            } else {
+                Way::Many(Box::new(Many::new(device, program, switches, table_bytes, &weights, atoms)?))
+            }
         };
         Ok(Network { weights, way })
     }
@@ -93,6 +103,7 @@ impl Network {
     pub fn record(&self, sink: &mut impl Sink, p: &Parameters, what: What, again: Handle) -> Result<()> {
         match &self.way {
             Way::Few(few) => few.record(sink, p, what, again),
+            Way::Tiled(tiled) => tiled.record(sink, p, &self.weights),
             Way::Many(many) => many.record(sink, p, &self.weights),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::device::{Device, check};
 use super::kernels::{Switches, compile_options, source};
+use super::launch::Kernel;
 use super::nvrtc::Nvrtc;
 use crate::error::{Error, Result};
 use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute_enum as Attribute, CUmodule};
@@ -45,7 +46,13 @@ impl Program {
         Ok(program)
     }
 
-    /// A kernel by name, with room for so many bytes of dynamic shared memory.
+    /// A kernel by name for so many blocks and threads, with so many bytes of dynamic shared memory.
+    pub fn kernel(&mut self, name: &'static str, grid: u32, threads: u32, shared: usize) -> Result<Kernel> {
+        let function = self.function(name, shared)?;
+        Ok(Kernel { name, function, grid: (grid, 1), threads, shared: shared as u32, together: false })
+    }
+
+    /// A kernel's handle by name, with room for so many bytes of dynamic shared memory.
     pub fn function(&mut self, name: &'static str, shared: usize) -> Result<CUfunction> {
         if let Some(function) = self.functions.get(name) {
             return Ok(*function);
@@ -165,6 +172,7 @@ mod tests {
             student: false,
             table_shared: false,
             radial: false,
+            tile: 0,
             large: false,
             few: false,
             split: false,

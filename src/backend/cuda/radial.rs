@@ -4,6 +4,7 @@
 use super::device::Device;
 use super::layout::{FilterData, Pointer};
 use super::memory::Buffer;
+use super::tiles::{split, unit};
 use super::weights::SLICE;
 use crate::error::Result;
 use crate::model::{GaussianFilter, RadialFilter};
@@ -35,7 +36,7 @@ impl Radial {
         for (k, (m, gamma)) in gaussian.centers.iter().zip(gaussian.gammas).enumerate() {
             (functions[2 * k], functions[2 * k + 1]) = (*m as f32, (gamma / std::f64::consts::LN_2) as f32);
         }
-        let unit = unit(&gaussian);
+        let unit = unit(gaussian.weight.iter().chain(gaussian.bias).copied());
         Ok(Radial {
             weights: Buffer::from(device, &packed(&gaussian, wide, unit))?,
             functions: Buffer::from(device, &functions)?,
@@ -52,19 +53,6 @@ impl Radial {
             unit: self.unit,
         }
     }
-}
-
-/// The power of two that brings the largest weight to between 128 and 256: neither half of a split weight is then too large or,
-/// measured by the largest one, too small for 16 bits.
-fn unit(filter: &GaussianFilter) -> f64 {
-    let largest = filter.weight.iter().chain(filter.bias).fold(0.0f64, |most, w| most.max(w.abs()));
-    if largest > 0.0 { (largest.log2().floor() - 7.0).exp2() } else { 1.0 }
-}
-
-/// Nearest 16-bit number, and what it leaves.
-fn split(weight: f64) -> [f16; 2] {
-    let high = f16::from_f64(weight);
-    [high, f16::from_f64(weight - high.to_f64())]
 }
 
 /// Weights over `unit` as the right factor of m16n8k16 products, see `factor` and `filter` in kernels/radial.cuh: a lane (column

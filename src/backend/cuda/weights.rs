@@ -2,9 +2,10 @@
 
 use super::device::Device;
 use super::kernels::{CLUSTER, Switches};
-use super::layout::{FilterData, Mixing, Pointer};
+use super::layout::{FilterData, Mixing, Pointer, TilesData};
 use super::memory::Buffer;
 use super::radial::Radial;
+use super::tiles;
 use crate::backend::padding::Padding;
 use crate::error::Result;
 use crate::model::{self, Architecture, FilterTable, Model, Update};
@@ -82,7 +83,7 @@ impl Filter {
 impl Weights {
     /// Copies them to the device for the kernels that these switches make.
     pub fn new(device: &Arc<Device>, model: &Model, switches: &Switches, atomic_numbers: &[u8]) -> Result<Self> {
-        let Switches { few, features, .. } = *switches;
+        let (features, layout) = (switches.features, Layout::of(switches));
         let mut elements = atomic_numbers.to_vec();
         elements.sort_unstable();
         elements.dedup();
@@ -113,14 +114,14 @@ impl Weights {
             features,
             layers: layers
                 .map(|(l, layer)| {
-                    LayerWeights::new(device, layer, few, features, Filter::new(device, model, l, switches)?)
+                    LayerWeights::new(device, layer, layout, features, Filter::new(device, model, l, switches)?)
                 })
                 .collect::<Result<_>>()?,
             readout: hidden
                 .iter()
                 .enumerate()
                 .map(|(n, dense)| {
-                    Dense::new(device, dense, few, [1, 1], [if n == 0 { features } else { SLICE }, SLICE])
+                    Dense::new(device, dense, layout, [1, 1], [if n == 0 { features } else { SLICE }, SLICE])
                 })
                 .collect::<Result<_>>()?,
             last_weight: Buffer::from(device, &last_weight)?,
@@ -143,18 +144,27 @@ impl Weights {
 }
 
 impl LayerWeights {
-    fn new(device: &Arc<Device>, layer: &model::Layer, few: bool, features: usize, filter: Filter) -> Result<Self> {
+    fn new(
+        device: &Arc<Device>,
+        layer: &model::Layer,
+        layout: Layout,
+        features: usize,
+        filter: Filter,
+    ) -> Result<Self> {
         let wide = [features, features];
         let context = match &layer.context {
             Some([a, b]) => {
-                Some([Dense::new(device, a, few, [1, 1], wide)?, Dense::new(device, b, few, [1, 3], wide)?])
+                Some([Dense::new(device, a, layout, [1, 1], wide)?, Dense::new(device, b, layout, [1, 3], wide)?])
             }
             None => None,
         };
         let (channel_mix, update, mixing, epsilon) = match &layer.update {
-            Update::Mixing { channel_mix, context, epsilon } => {
-                (Some(Dense::new(device, channel_mix, few, [1, 2], wide)?), context, Mixing::default(), *epsilon as f32)
-            }
+            Update::Mixing { channel_mix, context, epsilon } => (
+                Some(Dense::new(device, channel_mix, layout, [1, 2], wide)?),
+                context,
+                Mixing::default(),
+                *epsilon as f32,
+            ),
             Update::Cartesian { context, mixing } => {
                 let mut t = Mixing::default();
                 for (n, element) in t.t.iter_mut().enumerate() {
@@ -168,8 +178,8 @@ impl LayerWeights {
             context,
             channel_mix,
             update: [
-                Dense::new(device, &update[0], few, [2, 1], wide)?,
-                Dense::new(device, &update[1], few, [1, 3], wide)?,
+                Dense::new(device, &update[0], layout, [2, 1], wide)?,
+                Dense::new(device, &update[1], layout, [1, 3], wide)?,
             ],
             mixing,
             epsilon,
@@ -208,21 +218,75 @@ fn panels(matrix: &[f32], outputs: usize, parts: usize) -> Vec<f32> {
     packed
 }
 
+/// How weights lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// `[inputs][outputs]`.
+    Rows,
+    /// As the network for few atoms takes them, see [`panels`].
+    Panels,
+    /// As tiles of atoms take them, see [`tiles::packed`].
+    Tiles,
+}
+
+impl Layout {
+    fn of(switches: &Switches) -> Self {
+        match switches {
+            Switches { few: true, .. } => Layout::Panels,
+            Switches { tile: 0, .. } => Layout::Rows,
+            _ => Layout::Tiles,
+        }
+    }
+}
+
+/// Weights in one direction.
+enum Matrix {
+    Numbers(Buffer<f32>),
+    /// Over a unit.
+    Tiles(Buffer<u16>, f32),
+}
+
+impl Matrix {
+    /// From `[inputs][outputs]`; the outputs consist of so many equal parts.
+    fn new(device: &Arc<Device>, matrix: &[f32], layout: Layout, outputs: usize, parts: usize) -> Result<Self> {
+        Ok(match layout {
+            Layout::Rows => Matrix::Numbers(Buffer::from(device, matrix)?),
+            Layout::Panels => Matrix::Numbers(Buffer::from(device, &panels(matrix, outputs, parts))?),
+            Layout::Tiles => {
+                let unit = tiles::unit(matrix.iter().map(|&weight| weight as f64));
+                Matrix::Tiles(Buffer::from(device, &tiles::packed(matrix, outputs, unit))?, unit as f32)
+            }
+        })
+    }
+
+    fn pointer(&self) -> Pointer {
+        match self {
+            Matrix::Numbers(numbers) => numbers.pointer(),
+            Matrix::Tiles(tiles, _) => tiles.pointer(),
+        }
+    }
+
+    fn tiles(&self, bias: Pointer, outputs: i32) -> TilesData {
+        let Matrix::Tiles(tiles, unit) = self else { panic!("these weights are not in tiles") };
+        TilesData { data: tiles.pointer(), bias, unit: *unit, outputs }
+    }
+}
+
 /// A dense layer for both directions. Inputs and outputs are padded; what is added is zero and stays zero.
 pub(super) struct Dense {
     pub inputs: i32,
     pub outputs: i32,
-    forward: Buffer<f32>,
-    backward: Buffer<f32>,
+    forward: Matrix,
+    backward: Matrix,
     bias: Option<Buffer<f32>>,
 }
 
 impl Dense {
     /// From a layer whose inputs and outputs consist of so many equal parts, each of which is padded to whole units.
-    pub fn new(
+    fn new(
         device: &Arc<Device>,
         dense: &model::Dense,
-        few: bool,
+        layout: Layout,
         parts: [usize; 2],
         units: [usize; 2],
     ) -> Result<Self> {
@@ -238,9 +302,6 @@ impl Dense {
                 backward[to.place(o) * inputs + from.place(i)] = weight;
             }
         }
-        if few {
-            (forward, backward) = (panels(&forward, outputs, parts[1]), panels(&backward, inputs, parts[0]));
-        }
         let bias = (!dense.bias.is_empty()).then(|| {
             let mut bias = vec![0.0; outputs];
             for (o, b) in dense.bias.iter().enumerate() {
@@ -251,8 +312,8 @@ impl Dense {
         Ok(Dense {
             inputs: inputs as i32,
             outputs: outputs as i32,
-            forward: Buffer::from(device, &forward)?,
-            backward: Buffer::from(device, &backward)?,
+            forward: Matrix::new(device, &forward, layout, outputs, parts[1])?,
+            backward: Matrix::new(device, &backward, layout, inputs, parts[0])?,
             bias: bias.map(|bias| Buffer::from(device, &bias)).transpose()?,
         })
     }
@@ -265,6 +326,16 @@ impl Dense {
     /// `[outputs][inputs]`, or its panels.
     pub fn backward(&self) -> Pointer {
         self.backward.pointer()
+    }
+
+    /// For tiles of atoms.
+    pub fn forward_tiles(&self) -> TilesData {
+        self.forward.tiles(self.bias(), self.outputs)
+    }
+
+    /// For tiles of gradients: there is no bias.
+    pub fn backward_tiles(&self) -> TilesData {
+        self.backward.tiles(0, self.inputs)
     }
 
     /// `[outputs]`, or null.

@@ -1,0 +1,190 @@
+// Matrix products of a tile of atoms on the tensor cores, for many atoms: factors wait in shared memory, weights come through the
+// caches. A block has TILE atoms (16, 32 or 64) and eight warps; a warp makes some rows and, of every part of the columns,
+// channels 16 at a time.
+//
+// Factors are 16 bits wide: each is split into hi + lo, and lo·hi + hi·lo + hi·hi is summed from zero for each sixteen inputs, then
+// added with rounding. So that 16 bits are enough for any number, a row is first scaled by the power of two that brings its
+// largest to between 2^10 and 2^11, and a whole matrix of weights to between 2^7 and 2^8: what is left out is less than
+// 2^-22 of the largest. With g = lane / 4 and c = lane % 4 a lane gives the inputs 16 k + 4 c and on of rows g and g + 8, and
+// has the four channels 4 c and on of both. src/backend/cuda/tiles.rs packs the weights to match.
+#pragma once
+#include "mma.cuh"
+
+#define TILE_THREADS 256
+#define ROW_WARPS (TILE == 64 ? 2 : 1)
+#define ROW_TILES (TILE / ROW_WARPS / 16)
+#define COLUMN_WARPS (TILE_THREADS / 32 / ROW_WARPS)
+// Blocks of 16 channels, and how many of them are a warp's at the most.
+#define CHANNEL_BLOCKS (FEATURES / 16)
+#define OWN_BLOCKS ((CHANNEL_BLOCKS + COLUMN_WARPS - 1) / COLUMN_WARPS)
+// Rows in shared memory stand so far apart that eight of them meet in no bank.
+#define ROW_PADDING 8
+
+// Weights [inputs][outputs] of a dense layer, see tiles.rs.
+struct Tiles {
+    const uint4* data; // [outputs / 8][inputs / 16][32]
+    const float* bias; // [outputs], or null
+    float unit;
+    int outputs;
+};
+
+// Rows in shared memory: as numbers, or split, hi of the `width` numbers first. `unit`: of each row when it is split.
+struct Rows {
+    float* at;
+    float* unit;
+    int stride;
+    __device__ float* row(int index) const { return at + index * stride; }
+};
+
+__device__ inline int warp_of_block() { return threadIdx.x >> 5; }
+__device__ inline int first_row_of_warp() { return warp_of_block() / COLUMN_WARPS * (16 * ROW_TILES); }
+__device__ inline int first_block_of_warp() { return warp_of_block() % COLUMN_WARPS; }
+
+__device__ inline float4 abs_max(float4 a, float4 b)
+{
+    return make_float4(fmaxf(a.x, fabsf(b.x)), fmaxf(a.y, fabsf(b.y)), fmaxf(a.z, fabsf(b.z)), fmaxf(a.w, fabsf(b.w)));
+}
+
+// Splits a row of `width` numbers into shared memory; the lane's are those from 4 (lane + 32 k) on. One warp.
+template <int MOST> __device__ inline void split_row(const float4* values, int width, const Rows& to, int index)
+{
+    float4 most = zero4();
+#pragma unroll
+    for (int k = 0; k < MOST; k++) most = abs_max(most, values[k]);
+    float largest = fmaxf(fmaxf(most.x, most.y), fmaxf(most.z, most.w));
+    for (int offset = 16; offset > 0; offset >>= 1) largest = fmaxf(largest, __shfl_xor_sync(FULL, largest, offset));
+    // Powers of two by their exponents; numbers that are none stay so.
+    int exponent = max(min((int)(__float_as_uint(largest) >> 23), 250), 20);
+    float factor = __uint_as_float((unsigned)(264 - exponent) << 23);
+    unsigned* row = (unsigned*)to.row(index);
+#pragma unroll
+    for (int k = 0; k < MOST; k++) {
+        int at = warp_lane() + 32 * k;
+        if (4 * at >= width) continue;
+        float4 v = scale(factor, values[k]);
+        unsigned hi0 = pack_halves(v.x, v.y), hi1 = pack_halves(v.z, v.w);
+        unsigned lo0 = pack_halves(v.x - lower_half(hi0), v.y - upper_half(hi0));
+        unsigned lo1 = pack_halves(v.z - lower_half(hi1), v.w - upper_half(hi1));
+        *(uint2*)(row + 2 * at) = make_uint2(hi0, hi1);
+        *(uint2*)(row + width / 2 + 2 * at) = make_uint2(lo0, lo1);
+    }
+    if (warp_lane() == 0) to.unit[index] = __uint_as_float((unsigned)(exponent - 10) << 23);
+}
+
+// Splits `count` rows of up to MOST * 128 numbers; `value(row, k)` gives four of them, and may read the rows that are written.
+// Warps share the rows. The block must wait before and after.
+template <int MOST, class Value> __device__ inline void split_rows(const Rows& to, int count, int width, Value value)
+{
+    for (int row = warp_of_block(); row < count; row += TILE_THREADS / 32) {
+        float4 values[MOST];
+#pragma unroll
+        for (int k = 0; k < MOST; k++) {
+            int at = 4 * (warp_lane() + 32 * k);
+            values[k] = at < width ? value(row, at) : zero4();
+        }
+        __syncwarp();
+        split_row<MOST>(values, width, to, row);
+    }
+}
+
+template <int MOST> __device__ inline void split_in_place(const Rows& rows, int count, int width)
+{
+    split_rows<MOST>(rows, count, width, [&](int row, int k) { return *(const float4*)(rows.row(row) + k); });
+}
+
+// Sums of a warp's rows and of some blocks of 16 columns: [0] is row g of each sixteen, [1] row g + 8, four channels each.
+template <int COMPONENTS, int BLOCKS> struct Sums {
+    float4 of[COMPONENTS][BLOCKS][ROW_TILES][2];
+};
+
+// sums = left · right, of the inputs from 16 `begin` up to 16 `end` out of `width`. `left`: split; COMPONENTS groups of TILE rows
+// times the same weights. `block`: which blocks of columns.
+template <int COMPONENTS, int BLOCKS>
+__device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left, const Tiles& right, int width, int begin, int end,
+                                const int* block)
+{
+    int lane = warp_lane(), g = lane / 4, c = lane % 4, steps = width / 16;
+    const unsigned* rows = (const unsigned*)left.row(first_row_of_warp() + g) + 2 * c;
+    const uint4* weights[BLOCKS];
+    uint4 next[BLOCKS][2];
+#pragma unroll
+    for (int b = 0; b < BLOCKS; b++) {
+        weights[b] = right.data + (long long)block[b] * 2 * steps * 32 + lane;
+#pragma unroll
+        for (int t = 0; t < 2; t++) next[b][t] = __ldg(weights[b] + (t * steps + begin) * 32);
+#pragma unroll
+        for (int component = 0; component < COMPONENTS; component++)
+#pragma unroll
+            for (int m = 0; m < ROW_TILES; m++) sums.of[component][b][m][0] = sums.of[component][b][m][1] = zero4();
+    }
+#pragma unroll 1
+    for (int k = begin; k < end; k++) {
+        uint4 now[BLOCKS][2];
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+            for (int t = 0; t < 2; t++) {
+                now[b][t] = next[b][t];
+                // What comes after the last is read again, and not used.
+                next[b][t] = __ldg(weights[b] + (t * steps + min(k + 1, end - 1)) * 32);
+            }
+#pragma unroll
+        for (int component = 0; component < COMPONENTS; component++)
+#pragma unroll
+            for (int m = 0; m < ROW_TILES; m++) {
+                const unsigned* at = rows + (component * TILE + 16 * m) * left.stride + 8 * k;
+                uint2 hi0 = *(const uint2*)at, hi1 = *(const uint2*)(at + 8 * left.stride);
+                uint2 lo0 = *(const uint2*)(at + width / 2), lo1 = *(const uint2*)(at + width / 2 + 8 * left.stride);
+#pragma unroll
+                for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+                    for (int t = 0; t < 2; t++) {
+                        float4 part = zero4();
+                        uint4 w = now[b][t];
+                        add_half_product(part, lo0.x, lo1.x, lo0.y, lo1.y, w.x, w.y);
+                        add_half_product(part, hi0.x, hi1.x, hi0.y, hi1.y, w.z, w.w);
+                        add_half_product(part, hi0.x, hi1.x, hi0.y, hi1.y, w.x, w.y);
+                        // As the products come: two channels of row g, two of row g + 8.
+                        float4& sum = sums.of[component][b][m][t];
+                        sum = add(sum, part);
+                    }
+            }
+    }
+    // To four channels of each row, in the units of both factors.
+#pragma unroll
+    for (int component = 0; component < COMPONENTS; component++)
+#pragma unroll
+        for (int m = 0; m < ROW_TILES; m++) {
+            const float* unit = left.unit + component * TILE + first_row_of_warp() + 16 * m + g;
+            float low = unit[0] * right.unit, high = unit[8] * right.unit;
+#pragma unroll
+            for (int b = 0; b < BLOCKS; b++) {
+                float4 *pair = sums.of[component][b][m], first = pair[0], second = pair[1];
+                pair[0] = scale(low, make_float4(first.x, first.y, second.x, second.y));
+                pair[1] = scale(high, make_float4(first.z, first.w, second.z, second.w));
+            }
+        }
+}
+
+// Goes through what a lane has of each sixteen rows: `visit(m, half, row)`, row within the tile.
+template <class Visit> __device__ inline void each_row(Visit visit)
+{
+#pragma unroll
+    for (int m = 0; m < ROW_TILES; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) visit(m, half, first_row_of_warp() + 16 * m + 8 * half + warp_lane() / 4);
+}
+
+// Y = X W + bias with one block of columns after the other; `store(row, column, y)` takes four columns.
+template <class Store>
+__device__ inline void dense_tile(const Rows& left, const Tiles& right, int width, Store store)
+{
+#pragma unroll 1
+    for (int block = first_block_of_warp(); 16 * block < right.outputs; block += COLUMN_WARPS) {
+        Sums<1, 1> sums;
+        multiply(sums, left, right, width, 0, width / 16, &block);
+        int column = 16 * block + warp_lane() % 4 * 4;
+        float4 bias = right.bias ? load4(right.bias + column) : zero4();
+        each_row([&](int m, int half, int row) { store(row, column, add(bias, sums.of[0][0][m][half])); });
+    }
+}

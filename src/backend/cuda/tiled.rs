@@ -1,0 +1,176 @@
+//! The network of a `painn` for many atoms: messages, and between two exchanges of them one kernel that takes atoms through all
+//! dense layers, tile by tile. Its memory is what limits the size of a system: gradients lie where the numbers were that they
+//! are of.
+
+use super::device::Device;
+use super::kernels::Switches;
+use super::launch::{Kernel, Sink, launch};
+use super::layout::{ContextData, Parameters, TiledReadoutData, UpdateData};
+use super::memory::Buffer;
+use super::messages::{Messages, Sent};
+use super::program::Program;
+use super::weights::{Dense, LayerWeights, Weights};
+use crate::error::Result;
+use std::sync::Arc;
+
+/// As in `kernels/tile.cuh`.
+const THREADS: u32 = 256;
+const ROW_PADDING: usize = 8;
+/// Numbers of a channel that threads keep for themselves, as in `kernels/between.cu`.
+const KEPT: usize = 10;
+/// Shared memory that is left to the driver, bytes.
+const RESERVED: usize = 1024;
+
+/// What a layer keeps, row by row in spatial order. The first one keeps no more than the first two.
+struct Layer {
+    /// q before the messages, then behind them, then its gradient, `[N][F]`.
+    scalars: Buffer<f32>,
+    /// μ behind the messages, then its gradient, `[N][3][F]`.
+    vectors: Buffer<f32>,
+    /// μ before them, then its gradient, `[N][3][F]`.
+    mu: Buffer<f32>,
+    /// What atoms send, then its gradient, `[N][3F]`.
+    sent: Buffer<f32>,
+    /// Hidden layer of the context, `[N][F]`.
+    hidden: Buffer<f32>,
+}
+
+/// See the module.
+pub(super) struct Tiled {
+    layers: Vec<Layer>,
+    /// What blocks leave for themselves.
+    room: Buffer<f32>,
+    readout: TiledReadoutData,
+    messages: Messages,
+    between: Kernel,
+    turn: Kernel,
+    between_back: Kernel,
+}
+
+/// Shared memory of a block, bytes.
+fn shared_bytes(tile: usize, features: usize) -> usize {
+    tile * (6 * features + 5 * ROW_PADDING + 5) * size_of::<f32>()
+}
+
+/// Atoms of a tile where so many atoms take the least time; none where no tile fits, or the readout (the widths of its hidden
+/// layers) is none that the kernels take.
+pub(super) fn tile(device: &Device, features: usize, atoms: usize, readout: &[usize]) -> Option<usize> {
+    // Time of a tile, in that of the largest one: its weights come anew for each.
+    const TILES: [(usize, f64); 3] = [(64, 1.0), (32, 0.58), (16, 0.4)];
+    let takes = device.capability >= (8, 0)
+        && readout.len() <= TiledReadoutData::LAYERS
+        && readout.iter().all(|&width| width <= features);
+    let fits = |&(tile, _): &(usize, f64)| shared_bytes(tile, features) + RESERVED <= device.shared_memory;
+    let turns = |tile: usize| atoms.div_ceil(tile).div_ceil(device.multiprocessors as usize);
+    let time = |&(tile, time): &(usize, f64)| turns(tile) as f64 * time;
+    let best = TILES.iter().filter(|tile| takes && fits(tile)).min_by(|a, b| time(a).total_cmp(&time(b)));
+    best.map(|&(tile, _)| tile)
+}
+
+impl Tiled {
+    /// Reserves memory. A slice's filter table has so many bytes.
+    pub fn new(
+        device: &Arc<Device>,
+        program: &mut Program,
+        switches: &Switches,
+        table_bytes: usize,
+        weights: &Weights,
+        atoms: usize,
+    ) -> Result<Self> {
+        let (f, tile) = (weights.features, switches.tile);
+        let some = |wanted: bool, width: usize| Buffer::<f32>::zeros(device, if wanted { atoms * width } else { 0 });
+        let layer = |l: usize| {
+            Ok(Layer {
+                scalars: some(true, f)?,
+                vectors: some(true, 3 * f)?,
+                mu: some(l > 0, 3 * f)?,
+                sent: some(l > 0, 3 * f)?,
+                hidden: some(l > 0, f)?,
+            })
+        };
+        let blocks = atoms.div_ceil(tile).min(device.multiprocessors as usize);
+        // Blocks of 16 channels that a warp has, rounded up.
+        let columns = (f / 16).next_multiple_of(if tile == 64 { 4 } else { 8 }) * 16;
+        let mut kernel = |name| program.kernel(name, blocks as u32, THREADS, shared_bytes(tile, f));
+        Ok(Tiled {
+            layers: (0..weights.layers.len()).map(layer).collect::<Result<_>>()?,
+            room: Buffer::zeros(device, blocks * KEPT * tile * columns)?,
+            readout: readout(weights),
+            between: kernel("between")?,
+            turn: kernel("turn")?,
+            between_back: kernel("between_back")?,
+            messages: Messages::new(device, program, switches, table_bytes, atoms)?,
+        })
+    }
+
+    /// From pairs to energies and the gradients of pairs.
+    pub fn record(&self, sink: &mut impl Sink, p: &Parameters, weights: &Weights) -> Result<()> {
+        let (last, room) = (self.layers.len() - 1, self.room.pointer());
+        for (l, layer) in self.layers.iter().enumerate() {
+            let (scalars, vectors) = (layer.scalars.pointer(), layer.vectors.pointer());
+            let before = if l == 0 { weights.embedding.pointer() } else { scalars };
+            self.messages.forward(sink, p, self.sent(weights, l), before, scalars, vectors)?;
+            let own = update(&weights.layers[l]);
+            if l == last {
+                launch!(sink, self.turn, *p, own, self.readout, scalars, vectors, room)?;
+            } else {
+                let (next, after) = (context(&weights.layers[l + 1]), &self.layers[l + 1]);
+                let [q, mu, hidden, sent] =
+                    [&after.scalars, &after.mu, &after.hidden, &after.sent].map(Buffer::pointer);
+                launch!(sink, self.between, *p, own, next, scalars, vectors, q, mu, hidden, sent, room)?;
+            }
+        }
+        for (l, layer) in self.layers.iter().enumerate().rev() {
+            let [gq, gvectors, mu, sent, hidden] =
+                [&layer.scalars, &layer.vectors, &layer.mu, &layer.sent, &layer.hidden].map(Buffer::pointer);
+            self.messages.adjoint(sink, p, self.sent(weights, l), [gq, gvectors], sent, 0, mu, l == last)?;
+            if l > 0 {
+                let (own, next) = (update(&weights.layers[l - 1]), context(&weights.layers[l]));
+                let [q, vectors] = [&self.layers[l - 1].scalars, &self.layers[l - 1].vectors].map(Buffer::pointer);
+                launch!(sink, self.between_back, *p, own, next, sent, hidden, gq, mu, q, vectors, room)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sent(&self, weights: &Weights, l: usize) -> Sent {
+        let (layer, first) = (&self.layers[l], l == 0);
+        Sent {
+            first,
+            filter: weights.layers[l].filter.data(),
+            sent: if first { weights.first_sent() } else { layer.sent.pointer() },
+            mu: if first { 0 } else { layer.mu.pointer() },
+        }
+    }
+}
+
+fn update(layer: &LayerWeights) -> UpdateData {
+    let mix = layer.channel_mix.as_ref().expect("a painn mixes channels");
+    let [first, second] = &layer.update;
+    UpdateData {
+        forward: [mix, first, second].map(Dense::forward_tiles),
+        backward: [mix, first, second].map(Dense::backward_tiles),
+        epsilon: layer.epsilon,
+    }
+}
+
+fn context(layer: &LayerWeights) -> ContextData {
+    let [first, second] = layer.context.as_ref().expect("a painn has a context");
+    ContextData {
+        forward: [first, second].map(Dense::forward_tiles),
+        backward: [first, second].map(Dense::backward_tiles),
+    }
+}
+
+fn readout(weights: &Weights) -> TiledReadoutData {
+    let mut data = TiledReadoutData {
+        last_weight: weights.last_weight.pointer(),
+        last_bias: weights.last_bias,
+        count: weights.readout.len() as i32,
+        ..TiledReadoutData::default()
+    };
+    for (n, dense) in weights.readout.iter().enumerate() {
+        (data.layers[n], data.back[n]) = (dense.forward_tiles(), dense.backward_tiles());
+    }
+    data
+}
