@@ -111,9 +111,11 @@ __device__ inline void load_tile(const Work& b, const float* q, const float* mu)
     split_rows<MOST_F>(b.vectors, 3 * TILE, FEATURES, [&](int row, int k) {
         return *(const float4*)(mu + (3 * b.global(row % TILE) + row / TILE) * FEATURES + k);
     });
-    for (int row = warp_of_block(); row < TILE; row += TILE_THREADS / 32)
-        for (int k = 4 * warp_lane(); k < FEATURES; k += 128)
-            store4(b.scalars.row(row) + k, *(const float4*)(q + b.global(row) * FEATURES + k));
+#pragma unroll 4
+    for (int k = threadIdx.x; k < TILE * (FEATURES / 4); k += TILE_THREADS) {
+        int row = k / (FEATURES / 4), at = k % (FEATURES / 4) * 4;
+        store4(b.scalars.row(row) + at, load4(q + b.global(row) * FEATURES + at));
+    }
 }
 
 // From q and μ to the update's hidden layer, split: V, Y and the layer itself are kept. Ends with a barrier.
@@ -123,7 +125,7 @@ __device__ inline void update_hidden(const Work& b, const Update& own)
     each_block([&](int n, int block, int channel) {
         Sums<3, 2> sums;
         int blocks[2] = {block, CHANNEL_BLOCKS + block};
-        multiply(sums, b.vectors, own.mix, FEATURES, 0, FEATURES / 16, blocks);
+        multiply(sums, b.vectors, own.mix, FEATURES, blocks);
         each_row([&](int m, int half, int row) {
             float4 v[3], y[3];
 #pragma unroll
@@ -138,12 +140,10 @@ __device__ inline void update_hidden(const Work& b, const Update& own)
     __syncthreads();
     split_in_place<2 * MOST_F>(b.scalars, TILE, 2 * FEATURES);
     __syncthreads();
-    each_block([&](int n, int block, int channel) {
-        Sums<1, 1> sums;
-        multiply(sums, b.scalars, own.first, 2 * FEATURES, 0, 2 * FEATURES / 16, &block);
+    multiply_own(b.scalars, own.first, 2 * FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
         float4 bias = load4(own.first.bias + channel);
         each_row([&](int m, int half, int row) {
-            float4 h = add(bias, sums.of[0][0][m][half]);
+            float4 h = add(bias, sums[m][half]);
             kept(b, KEEP_H, n, m, half) = h;
             store4(b.hidden.row(row) + channel, silu4(h));
         });
@@ -176,7 +176,7 @@ __device__ inline void send(const Work& b, const Context& next, float* hidden, f
 
 // From q and μ behind a layer's messages to what the next layer's messages need: q and μ after the update, `q_out` and `mu_out`;
 // the hidden layer of the context, and what atoms send.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
 between(Parameters p, const __grid_constant__ Update own, const __grid_constant__ Context next, const float* q, const float* mu,
         float* q_out, float* mu_out, float* hidden, float* sent, float4* room)
 {
@@ -189,7 +189,7 @@ between(Parameters p, const __grid_constant__ Update own, const __grid_constant_
         each_block([&](int n, int block, int channel) {
             Sums<1, 3> a;
             int blocks[3] = {block, CHANNEL_BLOCKS + block, 2 * CHANNEL_BLOCKS + block};
-            multiply(a, b.hidden, own.second, FEATURES, 0, FEATURES / 16, blocks);
+            multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
             each_row([&](int m, int half, int row) {
                 float4 v[3], y[3];
@@ -221,11 +221,9 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     __syncthreads();
     split_in_place<3 * MOST_F>(gradients, TILE, 3 * FEATURES);
     __syncthreads();
-    each_block([&](int n, int block, int channel) {
-        Sums<1, 1> sums;
-        multiply(sums, gradients, own.second_back, 3 * FEATURES, 0, 3 * FEATURES / 16, &block);
+    multiply_own(gradients, own.second_back, 3 * FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
         each_row([&](int m, int half, int row) {
-            store4(b.hidden.row(row) + channel, mul(silu_slope4(kept(b, KEEP_H, n, m, half)), sums.of[0][0][m][half]));
+            store4(b.hidden.row(row) + channel, mul(silu_slope4(kept(b, KEEP_H, n, m, half)), sums[m][half]));
         });
     });
     split_hidden(b);
@@ -234,10 +232,10 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     int blocks[2 * OWN_BLOCKS];
 #pragma unroll
     for (int n = 0; n < OWN_BLOCKS; n++) {
-        blocks[n] = min(first_block_of_warp() + n * COLUMN_WARPS, CHANNEL_BLOCKS - 1);
-        blocks[n + OWN_BLOCKS] = CHANNEL_BLOCKS + blocks[n];
+        blocks[n] = own_block(n);
+        blocks[n + OWN_BLOCKS] = CHANNEL_BLOCKS + own_block(n);
     }
-    multiply(back, b.hidden, own.first_back, FEATURES, 0, FEATURES / 16, blocks);
+    multiply(back, b.hidden, own.first_back, FEATURES, blocks);
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < OWN_BLOCKS; n++) {
@@ -267,7 +265,7 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     __syncthreads();
     each_block([&](int, int block, int channel) {
         Sums<3, 1> sums;
-        multiply(sums, b.both, own.mix_back, 2 * FEATURES, 0, 2 * FEATURES / 16, &block);
+        multiply(sums, b.both, own.mix_back, 2 * FEATURES, &block);
         each_row([&](int m, int half, int row) {
             if (!b.has(row)) return;
             long long vector = 3 * b.global(row) * FEATURES + channel;
@@ -323,17 +321,15 @@ __device__ inline void read_out(const Parameters& p, const Work& b, const TiledR
         split_rows<MOST_F>(b.hidden, TILE, readout.layers[d - 1].outputs, [&](int row, int k) { return *(const float4*)(to.row(row) + k); });
         __syncthreads();
     }
-    each_block([&](int n, int block, int) {
-        Sums<1, 1> sums;
-        multiply(sums, b.hidden, readout.back[0], readout.layers[0].outputs, 0, readout.layers[0].outputs / 16, &block);
-        each_row([&](int m, int half, int) { kept(b, KEEP_GQ, n, m, half) = sums.of[0][0][m][half]; });
+    multiply_own(b.hidden, readout.back[0], readout.layers[0].outputs, [&](int n, int, const float4 (*sums)[2]) {
+        each_row([&](int m, int half, int) { kept(b, KEEP_GQ, n, m, half) = sums[m][half]; });
     });
     // `vectors` is free for something else.
     __syncthreads();
 }
 
 // From q and μ behind the last layer's messages to energies, and back to the gradients of both, which take their places.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
 turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ TiledReadout readout, float* q, float* mu, float4* room)
 {
     DYNAMIC_SHARED(float, memory);
@@ -345,7 +341,7 @@ turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ T
         each_block([&](int n, int block, int channel) {
             Sums<1, 2> a;
             int blocks[2] = {block, 2 * CHANNEL_BLOCKS + block};
-            multiply(a, b.hidden, own.second, FEATURES, 0, FEATURES / 16, blocks);
+            multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
             each_row([&](int m, int half, int row) {
                 float4 v[3], y[3], a3 = add(load4(bias + 2 * FEATURES), a.of[0][1][m][half]);
@@ -374,7 +370,7 @@ turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ T
 
 // The way back between two exchanges: from the gradients of what atoms sent, `gsent`, and of q and μ before the messages, `gq` and
 // `gmu`, to those of q and μ behind the messages of the layer below, which take the places of `q` and `mu`.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
 between_back(Parameters p, const __grid_constant__ Update own, const __grid_constant__ Context next, const float* gsent,
              const float* hidden, const float* gq, const float* gmu, float* q, float* mu, float4* room)
 {
@@ -386,21 +382,17 @@ between_back(Parameters p, const __grid_constant__ Update own, const __grid_cons
         split_rows<3 * MOST_F>(gradients, TILE, 3 * FEATURES,
                                [&](int row, int k) { return *(const float4*)(gsent + b.global(row) * 3 * FEATURES + k); });
         __syncthreads();
-        each_block([&](int, int block, int channel) {
-            Sums<1, 1> sums;
-            multiply(sums, gradients, next.second_back, 3 * FEATURES, 0, 3 * FEATURES / 16, &block);
+        multiply_own(gradients, next.second_back, 3 * FEATURES, [&](int, int channel, const float4 (*sums)[2]) {
             each_row([&](int m, int half, int row) {
                 float4 h = *(const float4*)(hidden + b.global(row) * FEATURES + channel);
-                store4(b.hidden.row(row) + channel, mul(silu_slope4(h), sums.of[0][0][m][half]));
+                store4(b.hidden.row(row) + channel, mul(silu_slope4(h), sums[m][half]));
             });
         });
         split_hidden(b);
-        each_block([&](int n, int block, int channel) {
-            Sums<1, 1> sums;
-            multiply(sums, b.hidden, next.first_back, FEATURES, 0, FEATURES / 16, &block);
+        multiply_own(b.hidden, next.first_back, FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
             each_row([&](int m, int half, int row) {
                 float4 before = *(const float4*)(gq + b.global(row) * FEATURES + channel);
-                kept(b, KEEP_GQ, n, m, half) = add(before, sums.of[0][0][m][half]);
+                kept(b, KEEP_GQ, n, m, half) = add(before, sums[m][half]);
             });
         });
         load_tile(b, q, mu);
@@ -408,7 +400,7 @@ between_back(Parameters p, const __grid_constant__ Update own, const __grid_cons
         each_block([&](int n, int block, int channel) {
             Sums<1, 2> a;
             int blocks[2] = {CHANNEL_BLOCKS + block, 2 * CHANNEL_BLOCKS + block};
-            multiply(a, b.hidden, own.second, FEATURES, 0, FEATURES / 16, blocks);
+            multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
             each_row([&](int m, int half, int row) {
                 float4 v[3], y[3], g[3], scalar = kept(b, KEEP_GQ, n, m, half);

@@ -11,7 +11,9 @@
 #include "mma.cuh"
 
 #define TILE_THREADS 256
-#define ROW_WARPS (TILE == 64 ? 2 : 1)
+// So many of them on a multiprocessor: one computes while another one waits.
+#define TILE_BLOCKS (TILE * FEATURES <= 32 * 128 ? 2 : 1)
+#define ROW_WARPS (TILE == 16 ? 1 : 2)
 #define ROW_TILES (TILE / ROW_WARPS / 16)
 #define COLUMN_WARPS (TILE_THREADS / 32 / ROW_WARPS)
 // Blocks of 16 channels, and how many of them are a warp's at the most.
@@ -51,10 +53,9 @@ template <int MOST> __device__ inline void split_row(const float4* values, int w
     float4 most = zero4();
 #pragma unroll
     for (int k = 0; k < MOST; k++) most = abs_max(most, values[k]);
-    float largest = fmaxf(fmaxf(most.x, most.y), fmaxf(most.z, most.w));
-    for (int offset = 16; offset > 0; offset >>= 1) largest = fmaxf(largest, __shfl_xor_sync(FULL, largest, offset));
-    // Powers of two by their exponents; numbers that are none stay so.
-    int exponent = max(min((int)(__float_as_uint(largest) >> 23), 250), 20);
+    // Numbers that are not negative rise with their bits. Powers of two by their exponents; what is no number stays so.
+    unsigned largest = __float_as_uint(fmaxf(fmaxf(most.x, most.y), fmaxf(most.z, most.w)));
+    int exponent = max(min((int)(__reduce_max_sync(FULL, largest) >> 23), 250), 20);
     float factor = __uint_as_float((unsigned)(264 - exponent) << 23);
     unsigned* row = (unsigned*)to.row(index);
 #pragma unroll
@@ -75,15 +76,21 @@ template <int MOST> __device__ inline void split_row(const float4* values, int w
 // Warps share the rows. The block must wait before and after.
 template <int MOST, class Value> __device__ inline void split_rows(const Rows& to, int count, int width, Value value)
 {
-    for (int row = warp_of_block(); row < count; row += TILE_THREADS / 32) {
-        float4 values[MOST];
+    // Some rows at a time, so that their loads are under way together.
+    const int WARPS = TILE_THREADS / 32, GROUP = MOST < 4 ? 4 / MOST : 1;
+    for (int first = warp_of_block(); first < count; first += GROUP * WARPS) {
+        float4 values[GROUP][MOST];
 #pragma unroll
-        for (int k = 0; k < MOST; k++) {
-            int at = 4 * (warp_lane() + 32 * k);
-            values[k] = at < width ? value(row, at) : zero4();
-        }
+        for (int n = 0; n < GROUP; n++)
+#pragma unroll
+            for (int k = 0; k < MOST; k++) {
+                int row = first + n * WARPS, at = 4 * (warp_lane() + 32 * k);
+                values[n][k] = row < count && at < width ? value(row, at) : zero4();
+            }
         __syncwarp();
-        split_row<MOST>(values, width, to, row);
+#pragma unroll
+        for (int n = 0; n < GROUP; n++)
+            if (first + n * WARPS < count) split_row<MOST>(values[n], width, to, first + n * WARPS);
     }
 }
 
@@ -97,42 +104,48 @@ template <int COMPONENTS, int BLOCKS> struct Sums {
     float4 of[COMPONENTS][BLOCKS][ROW_TILES][2];
 };
 
-// sums = left · right, of the inputs from 16 `begin` up to 16 `end` out of `width`. `left`: split; COMPONENTS groups of TILE rows
-// times the same weights. `block`: which blocks of columns.
+// sums = left · right, of `width` inputs. `left`: split; COMPONENTS groups of TILE rows times the same weights. `block`: which
+// blocks of columns.
 template <int COMPONENTS, int BLOCKS>
-__device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left, const Tiles& right, int width, int begin, int end,
+__device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left, const Tiles& right, int width,
                                 const int* block)
 {
     int lane = warp_lane(), g = lane / 4, c = lane % 4, steps = width / 16;
     const unsigned* rows = (const unsigned*)left.row(first_row_of_warp() + g) + 2 * c;
-    const uint4* weights[BLOCKS];
+    const uint4* weights = right.data + block[0] * 2 * steps * 32 + lane;
     uint4 next[BLOCKS][2];
+    auto fetch = [&]() {
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+            for (int t = 0; t < 2; t++) next[b][t] = __ldg(weights + ((block[b] - block[0]) * 2 + t) * steps * 32);
+        weights += 32;
+    };
+    // One component has so little to do with its weights that they must be on their way before; three would not have the registers.
+    const bool AHEAD = COMPONENTS == 1;
+    if (AHEAD) fetch();
 #pragma unroll
     for (int b = 0; b < BLOCKS; b++) {
-        weights[b] = right.data + (long long)block[b] * 2 * steps * 32 + lane;
-#pragma unroll
-        for (int t = 0; t < 2; t++) next[b][t] = __ldg(weights[b] + (t * steps + begin) * 32);
 #pragma unroll
         for (int component = 0; component < COMPONENTS; component++)
 #pragma unroll
             for (int m = 0; m < ROW_TILES; m++) sums.of[component][b][m][0] = sums.of[component][b][m][1] = zero4();
     }
 #pragma unroll 1
-    for (int k = begin; k < end; k++) {
+    for (int k = 0; k < steps; k++) {
+        if (!AHEAD) fetch();
         uint4 now[BLOCKS][2];
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++)
 #pragma unroll
-            for (int t = 0; t < 2; t++) {
-                now[b][t] = next[b][t];
-                // What comes after the last is read again, and not used.
-                next[b][t] = __ldg(weights[b] + (t * steps + min(k + 1, end - 1)) * 32);
-            }
+            for (int t = 0; t < 2; t++) now[b][t] = next[b][t];
+        // Behind the last weights there is room for what is then read and not used.
+        if (AHEAD) fetch();
 #pragma unroll
         for (int component = 0; component < COMPONENTS; component++)
 #pragma unroll
             for (int m = 0; m < ROW_TILES; m++) {
-                const unsigned* at = rows + (component * TILE + 16 * m) * left.stride + 8 * k;
+                const unsigned* at = rows + (component * TILE + 16 * m) * left.stride;
                 uint2 hi0 = *(const uint2*)at, hi1 = *(const uint2*)(at + 8 * left.stride);
                 uint2 lo0 = *(const uint2*)(at + width / 2), lo1 = *(const uint2*)(at + width / 2 + 8 * left.stride);
 #pragma unroll
@@ -149,6 +162,7 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
                         sum = add(sum, part);
                     }
             }
+        rows += 8;
     }
     // To four channels of each row, in the units of both factors.
 #pragma unroll
@@ -175,6 +189,27 @@ template <class Visit> __device__ inline void each_row(Visit visit)
         for (int half = 0; half < 2; half++) visit(m, half, first_row_of_warp() + 16 * m + 8 * half + warp_lane() / 4);
 }
 
+// A warp's n-th block of channels. Where it has fewer, its last one again: a distance that is known costs no registers.
+__device__ inline int own_block(int n)
+{
+    int block = first_block_of_warp() + n * COLUMN_WARPS;
+    return CHANNEL_BLOCKS % COLUMN_WARPS == 0 ? block : min(block, CHANNEL_BLOCKS - 1);
+}
+
+// X W for all of a warp's blocks of channels at once; `visit(n, block, sums)`.
+template <class Visit> __device__ inline void multiply_own(const Rows& left, const Tiles& right, int width, Visit visit)
+{
+    Sums<1, OWN_BLOCKS> sums;
+    int blocks[OWN_BLOCKS];
+#pragma unroll
+    for (int n = 0; n < OWN_BLOCKS; n++) blocks[n] = own_block(n);
+    multiply(sums, left, right, width, blocks);
+#pragma unroll
+    for (int n = 0; n < OWN_BLOCKS; n++)
+        if (first_block_of_warp() + n * COLUMN_WARPS < CHANNEL_BLOCKS)
+            visit(n, 16 * own_block(n) + warp_lane() % 4 * 4, sums.of[0][n]);
+}
+
 // Y = X W + bias with one block of columns after the other; `store(row, column, y)` takes four columns.
 template <class Store>
 __device__ inline void dense_tile(const Rows& left, const Tiles& right, int width, Store store)
@@ -182,7 +217,7 @@ __device__ inline void dense_tile(const Rows& left, const Tiles& right, int widt
 #pragma unroll 1
     for (int block = first_block_of_warp(); 16 * block < right.outputs; block += COLUMN_WARPS) {
         Sums<1, 1> sums;
-        multiply(sums, left, right, width, 0, width / 16, &block);
+        multiply(sums, left, right, width, &block);
         int column = 16 * block + warp_lane() % 4 * 4;
         float4 bias = right.bias ? load4(right.bias + column) : zero4();
         each_row([&](int m, int half, int row) { store(row, column, add(bias, sums.of[0][0][m][half])); });

@@ -484,6 +484,14 @@ inline unsigned __ballot_sync(unsigned, bool value)
     return result;
 }
 
+inline unsigned __reduce_max_sync(unsigned, unsigned value)
+{
+    const unsigned long long* all = emulator::exchange(value);
+    unsigned most = 0;
+    for (int lane = 0; lane < 32; lane++) most = all[lane] > most ? (unsigned)all[lane] : most;
+    return most;
+}
+
 // What driver.cpp calls for a kernel whose clusters have so many blocks.
 #define EMULATED(name, blocks) \
     extern "C" void emulator_launch_##name(const unsigned* grid, unsigned threads, unsigned shared, void** arguments) \

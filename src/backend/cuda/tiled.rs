@@ -88,9 +88,10 @@ impl Tiled {
                 hidden: some(l > 0, f)?,
             })
         };
-        let blocks = atoms.div_ceil(tile).min(device.multiprocessors as usize);
-        // Blocks of 16 channels that a warp has, rounded up.
-        let columns = (f / 16).next_multiple_of(if tile == 64 { 4 } else { 8 }) * 16;
+        // As in the kernels: blocks of a multiprocessor, and channels rounded up to what warps share evenly.
+        let at_once = if tile * f <= 32 * 128 { 2 } else { 1 };
+        let blocks = atoms.div_ceil(tile).min(at_once * device.multiprocessors as usize);
+        let columns = (f / 16).next_multiple_of(if tile == 16 { 8 } else { 4 }) * 16;
         let mut kernel = |name| program.kernel(name, blocks as u32, THREADS, shared_bytes(tile, f));
         Ok(Tiled {
             layers: (0..weights.layers.len()).map(layer).collect::<Result<_>>()?,

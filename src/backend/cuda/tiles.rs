@@ -16,9 +16,12 @@ pub(super) fn split(weight: f64) -> [f16; 2] {
     [high, f16::from_f64(weight - high.to_f64())]
 }
 
+/// What kernels read behind the last weights: a step of a tile.
+const BEHIND: usize = 32 * 8;
+
 /// `matrix[inputs][outputs]`, both multiples of 16, over `unit`: `[outputs / 8][inputs / 16][32 lanes][2][4]`. Sixteen outputs are
 /// two tiles, of which a lane (column n = lane / 4, c = lane % 4) has one column: 4 (n / 2) + n % 2, in the second tile two
-/// further. Its inputs are 16 k + 4 c and the three after that, hi first, then lo.
+/// further. Its inputs are 16 k + 4 c and the three after that, hi first, then lo. Behind the last tile are [`BEHIND`] zeros.
 pub(super) fn packed(matrix: &[f32], outputs: usize, unit: f64) -> Vec<u16> {
     let inputs = matrix.len() / outputs;
     let mut packed = Vec::with_capacity(2 * matrix.len());
@@ -29,5 +32,6 @@ pub(super) fn packed(matrix: &[f32], outputs: usize, unit: f64) -> Vec<u16> {
         let halves = [0, 1, 2, 3].map(|k| split(matrix[(16 * step + 4 * c + k) * outputs + output] as f64 / unit));
         packed.extend([0, 1].iter().flat_map(|&part| halves.map(|half| half[part].to_bits())));
     }
+    packed.resize(packed.len() + BEHIND, 0);
     packed
 }
