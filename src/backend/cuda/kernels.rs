@@ -2,7 +2,7 @@
 
 use super::few;
 use super::layout::{
-    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData,
+    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData, SHIFT_BITS,
     TiledReadoutData, UpdateData,
 };
 
@@ -32,6 +32,7 @@ const RADIAL: &[Source] = &[
     ("message_radial.cu", include_str!("../../../kernels/message_radial.cu")),
 ];
 const MANY: &[Source] = &[
+    ("bins.cu", include_str!("../../../kernels/bins.cu")),
     ("dense.cu", include_str!("../../../kernels/dense.cu")),
     ("update.cu", include_str!("../../../kernels/update.cu")),
     ("readout.cu", include_str!("../../../kernels/readout.cu")),
@@ -41,6 +42,7 @@ const TILED: &[Source] = &[
     ("between.cu", include_str!("../../../kernels/between.cu")),
 ];
 const FEW: &[Source] = &[
+    ("few_list.cu", include_str!("../../../kernels/few_list.cu")),
     ("table.cuh", include_str!("../../../kernels/table.cuh")),
     ("cluster.cuh", include_str!("../../../kernels/cluster.cuh")),
     ("few.cuh", include_str!("../../../kernels/few.cuh")),
@@ -135,6 +137,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("WATCH", switches.watch as usize),
         ("REPULSION", switches.repulsion as usize),
         ("ATOM_BITS", Contact::ATOM_BITS),
+        ("SHIFT_BITS", SHIFT_BITS),
         ("CONTROL_BYTES", size_of::<Control>()),
         ("SAMPLE_BYTES", size_of::<DeviceSample>()),
         ("PARAMETER_BYTES", size_of::<Parameters>()),
