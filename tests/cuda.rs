@@ -129,7 +129,8 @@ fn lists_are_those_of_the_cpu_entry_by_entry() {
         check(&scattered(1, cell([3.0; 3], [90.0; 3], [true; 3]), |_| 5), 6.5, "one atom");
         check(&scattered(1, Cell::open(), |_| 0), 6.5, "one atom alone");
         // Neighbours at the very range, and on the edges of bins.
-        let lattice = (0..216).map(|n| Vector3::new((n % 6) as f64, (n / 6 % 6) as f64, (n / 36) as f64) * 5.5).collect();
+        let lattice =
+            (0..216).map(|n| Vector3::new((n % 6) as f64, (n / 6 % 6) as f64, (n / 36) as f64) * 5.5).collect();
         let lattice = System::new(vec![8; 216], lattice, cell([33.0; 3], [90.0; 3], [true; 3])).unwrap();
         check(&lattice, 5.5, "lattice");
         check(&lattice, 5.5 + 1e-12, "lattice, a little more");
@@ -200,11 +201,19 @@ fn many_atoms_are_no_other_case() {
     }
 }
 
+/// Nobody has said how thick: what the fastest atoms go in some steps.
 #[test]
-fn a_step_in_one_kernel_has_a_thicker_skin() {
+fn the_skin_follows_size_temperature_masses_and_time_step() {
     let Some(device) = device() else { return };
     let (model, _) = ethanol();
-    assert_eq!([9, 99, 10_239].map(|atoms| cheapest_skin(&device, &model, atoms)), [2.0, 2.0, 1.0]);
+    let water = |molecules: usize| [15.999, 1.008, 1.008].repeat(molecules);
+    let skin = |masses: &[f64], temperature, timestep| cheapest_skin(&device, &model, masses, temperature, timestep);
+    assert_eq!([3, 33].map(|molecules| skin(&water(molecules), 300.0, 0.5)), [2.0, 2.0]);
+    assert_eq!([3413, 43_691, 1_666_667].map(|molecules| skin(&water(molecules), 300.0, 0.5)), [0.65, 0.5, 0.55]);
+    // Cold, or short steps; hot; heavy.
+    let many = water(43_691);
+    assert_eq!([skin(&many, 50.0, 0.5), skin(&many, 300.0, 0.1), skin(&many, 2000.0, 0.5)], [0.3, 0.3, 1.0]);
+    assert_eq!(skin(&[39.948; 131_072], 600.0, 0.5), 0.3);
 }
 
 #[test]
