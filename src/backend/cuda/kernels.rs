@@ -2,8 +2,8 @@
 
 use super::few;
 use super::layout::{
-    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData, SHIFT_BITS,
-    TiledReadoutData, UpdateData,
+    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData,
+    SHIFT_BITS, TiledReadoutData, UpdateData,
 };
 
 /// Blocks of a cluster: the most that every device with clusters runs.
@@ -23,6 +23,8 @@ const COMMON: &[Source] = &[
     ("message.cuh", include_str!("../../../kernels/message.cuh")),
     ("mma.cuh", include_str!("../../../kernels/mma.cuh")),
 ];
+const LIST: &[Source] = &[("bins.cu", include_str!("../../../kernels/bins.cu"))];
+const FEW_LIST: &[Source] = &[("few_list.cu", include_str!("../../../kernels/few_list.cu"))];
 const TABLES: &[Source] = &[
     ("table.cuh", include_str!("../../../kernels/table.cuh")),
     ("message.cu", include_str!("../../../kernels/message.cu")),
@@ -32,7 +34,6 @@ const RADIAL: &[Source] = &[
     ("message_radial.cu", include_str!("../../../kernels/message_radial.cu")),
 ];
 const MANY: &[Source] = &[
-    ("bins.cu", include_str!("../../../kernels/bins.cu")),
     ("dense.cu", include_str!("../../../kernels/dense.cu")),
     ("update.cu", include_str!("../../../kernels/update.cu")),
     ("readout.cu", include_str!("../../../kernels/readout.cu")),
@@ -42,7 +43,6 @@ const TILED: &[Source] = &[
     ("between.cu", include_str!("../../../kernels/between.cu")),
 ];
 const FEW: &[Source] = &[
-    ("few_list.cu", include_str!("../../../kernels/few_list.cu")),
     ("table.cuh", include_str!("../../../kernels/table.cuh")),
     ("cluster.cuh", include_str!("../../../kernels/cluster.cuh")),
     ("few.cuh", include_str!("../../../kernels/few.cuh")),
@@ -64,7 +64,8 @@ pub fn source(switches: &Switches) -> String {
         Switches { tile: 0, .. } => MANY,
         _ => TILED,
     };
-    for (name, text) in COMMON.iter().chain(messages).chain(layers) {
+    let list = if switches.few { FEW_LIST } else { LIST };
+    for (name, text) in COMMON.iter().chain(list).chain(messages).chain(layers) {
         program.push_str(&format!("#line 1 \"{name}\"\n"));
         for line in text.lines() {
             // Every file is there once, in the order in which they need each other.
