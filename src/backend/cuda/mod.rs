@@ -19,6 +19,7 @@ mod nvrtc;
 mod potential;
 mod program;
 mod radial;
+mod size;
 mod skin;
 mod state;
 mod tiled;
@@ -31,6 +32,7 @@ pub use kernels::{Switches, compile_options, source};
 pub use nvrtc::{Compiled, Nvrtc};
 pub use potential::CudaPotential;
 pub use program::cache_folder;
+pub use size::{bytes_an_atom, largest_system};
 pub use skin::cheapest_skin;
 
 use crate::error::{Error, Result};

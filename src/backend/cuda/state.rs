@@ -32,6 +32,17 @@ const MOST_IMAGES: f64 = 2000.0;
 /// Images of the cell that are searched for each pair of atoms, at most.
 const MOST_SEARCHED: f64 = 1e8;
 
+/// Bytes that an atom of many takes whatever the network: positions, velocities, forces and the list's positions; masses, half
+/// kicks and its part of the repulsion; its place in its bin; 17 numbers of 4 bytes.
+pub(super) const ATOM_BYTES: usize = 12 * 8 + 3 * 8 + 4 * 4 + 17 * 4;
+/// A list gets room for this part more pairs than it has.
+const SPARE: usize = 16;
+
+/// Bytes that a pair of the list takes when its gradients have so many parts, with what is there to spare.
+pub(super) fn listed_bytes(parts: usize) -> f64 {
+    PairMemory::bytes(parts) as f64 * (1.0 + 1.0 / SPARE as f64)
+}
+
 /// Memory whose size depends on the number of pairs.
 struct PairMemory {
     entries: Buffer<u64>,
@@ -280,7 +291,7 @@ impl State {
     pub fn grow(&mut self, needed: i64) -> Result<()> {
         // Two lists are never there at once.
         self.pair_memory = PairMemory::new(&self.device, 0, self.parts)?;
-        let room = needed as usize + needed as usize / 16 + 64;
+        let room = needed as usize + needed as usize / SPARE + 64;
         if room > i32::MAX as usize {
             return Err(Error::Run(format!(
                 "the system has {needed} neighbour pairs, more than the GPU backend can hold; use a smaller skin or system"
@@ -461,6 +472,11 @@ impl State {
 }
 
 impl PairMemory {
+    /// Of a pair.
+    const fn bytes(parts: usize) -> usize {
+        size_of::<u64>() + size_of::<u32>() + PAIR_BYTES + size_of::<[f32; 4]>() * parts
+    }
+
     fn new(device: &Arc<Device>, capacity: usize, parts: usize) -> Result<Self> {
         Ok(PairMemory {
             entries: Buffer::zeros(device, capacity)?,
