@@ -13,6 +13,7 @@
 //   CONDITIONAL   1: the driver knows conditional graph nodes
 //   WATCH         1: the model says what it was trained on, and the host wants to hear where a system leaves it
 //   ATOM_BITS     of an atom's index in the key of two atoms that are too close
+//   SHIFT_BITS    of each component of the translation in a pair of the list
 //   REPULSION     1: the model asks for a repulsion of nuclei at short distances
 //
 // Arrays of vectors over atoms are [N][3] in float64 and [N][3][F] in float32. Nothing here adds floating-point numbers
@@ -54,6 +55,8 @@ struct Control {
     int samples;             // taken since the host looked
     int close;               // 1: atoms came too close in this evaluation, 2: in one before, since the host looked
     int noted[2];            // few atoms: `close` for even and odd steps, while blocks are not all at the same step
+    float surely_in;         // squared distances in float32 below which a pair is in the list, Å²
+    float surely_out;        // and from which on it is not
 };
 
 struct Sample {
@@ -79,9 +82,20 @@ struct __align__(16) Pair {
     float distance;   // Å
 };
 
-// A pair of the list: neighbour and lattice translation.
-struct __align__(16) Entry {
+// A pair of the list: neighbour and lattice translation, between unwrapped positions.
+struct Entry {
     int neighbor, x, y, z;
+};
+
+// As it is kept, in one number that rises along a row: the neighbour, then the translation between the atoms brought into the
+// cell, which is small however far they have gone since; the host sees to that.
+typedef unsigned long long Listed;
+#define SHIFT_ZERO (1 << (SHIFT_BITS - 1))
+
+// An atom brought into the cell, Å from the middle of some bin.
+struct __align__(16) Spot {
+    float x, y, z;
+    int atom;
 };
 
 // What holds for two elements, distances in Å: src/backend/guard.rs and zbl.rs.
@@ -115,13 +129,17 @@ struct Parameters {
     int* kinds;              // [N], `species` in that order
     double* partials;        // [128][5], sums of blocks
     double* strain;          // [N][9], eV
-    int* images;    // [N][3], whole cells by which an atom is outside
+    int* images;    // [N][3], whole cells by which an atom was outside when the list was made
+    int* found;     // [N], pairs of each atom, when the list was made
+    double* spread; // of all atoms, by blocks; with FEW this and the next six are not there
     int* bin_of;    // [N]
     int* bin_start; // [bins + 1]
-    int* bin_next;  // [bins]
+    int* bin_next;  // [bins], atoms of each
     int* bin_atoms; // [N]
+    Spot* spots;    // [N], in spatial order, from the middle of the atom's bin
+    long long* sums; // of pieces of bins, or of rows
     unsigned* rows; // [N + 1], ends of the list's rows
-    Entry* entries; // [capacity]
+    Listed* entries; // [capacity]
     unsigned* reverse; // [capacity], the same pair seen from the other end
     Pair* pairs;    // [capacity], a row begins where the list's does
     int* inside;    // [N], pairs inside the cutoff in each row
@@ -198,6 +216,34 @@ __device__ inline int warp_index() { return (blockIdx.x * blockDim.x + threadIdx
 __device__ inline int atom_of(const Parameters& p, int row) { return FEW ? row : p.order[row]; }
 __device__ inline int row_of(const Parameters& p, int atom) { return FEW ? atom : p.place[atom]; }
 __device__ inline int kind_of(const Parameters& p, int row) { return __ldg((FEW ? p.species : p.kinds) + row); }
+
+__device__ inline Listed listed_neighbor(int neighbor) { return (Listed)neighbor << 3 * SHIFT_BITS; }
+
+__device__ inline Listed listed(int neighbor, int x, int y, int z)
+{
+    return listed_neighbor(neighbor) | (Listed)(x + SHIFT_ZERO) << 2 * SHIFT_BITS | (Listed)(y + SHIFT_ZERO) << SHIFT_BITS
+        | (Listed)(z + SHIFT_ZERO);
+}
+
+__device__ inline int neighbor_of(Listed pair) { return (int)(pair >> 3 * SHIFT_BITS); }
+
+// A pair of an atom's row; `images` are those of the list.
+__device__ inline Entry entry_of(const int* images, int atom, Listed pair)
+{
+    const int mask = (1 << SHIFT_BITS) - 1;
+    int neighbor = neighbor_of(pair);
+    const int *own = images + 3 * atom, *other = images + 3 * neighbor;
+    return {neighbor, (int)(pair >> 2 * SHIFT_BITS & mask) - SHIFT_ZERO + own[0] - other[0],
+            (int)(pair >> SHIFT_BITS & mask) - SHIFT_ZERO + own[1] - other[1], (int)(pair & mask) - SHIFT_ZERO + own[2] - other[2]};
+}
+
+// The same pair seen from its other end.
+__device__ inline Listed other_end(Listed pair, int atom)
+{
+    const int mask = (1 << SHIFT_BITS) - 1;
+    return listed(atom, SHIFT_ZERO - (int)(pair >> 2 * SHIFT_BITS & mask), SHIFT_ZERO - (int)(pair >> SHIFT_BITS & mask),
+                  SHIFT_ZERO - (int)(pair & mask));
+}
 
 // The vector from i to its neighbour j, Å: exchanging the atoms and negating the translation negates it to the last bit.
 __device__ inline double3 pair_vector(const Parameters& p, int i, int j, int x, int y, int z)

@@ -49,10 +49,12 @@ __device__ inline const Parameters& own_copy(const Parameters& p, const Team& t)
     double* at = (double*)(t.rest + sizeof(Parameters) + sizeof(Control));
     int n = 3 * p.atoms;
     double *masses = at + 3 * n, *half_kick = masses + p.atoms;
+    int* images = (int*)(half_kick + p.atoms + 5);
     for (int k = threadIdx.x; k < n; k += FEW_THREADS) {
         at[k] = p.positions[k];
         at[k + n] = p.velocities[k];
         at[k + 2 * n] = p.reference[k];
+        images[k] = p.images[k];
     }
     for (int k = threadIdx.x; k < p.atoms; k += FEW_THREADS) {
         masses[k] = p.masses[k];
@@ -70,6 +72,7 @@ __device__ inline const Parameters& own_copy(const Parameters& p, const Team& t)
         own.masses = masses;
         own.half_kick = half_kick;
         own.partials = half_kick + p.atoms;
+        own.images = images;
         if (blockIdx.x != 0) own.samples_capacity = 0;
     }
     return own;

@@ -38,7 +38,7 @@ __device__ inline void complete_contacts(const Parameters& p, long long step)
         int low = (int)(contact->key >> ATOM_BITS & ATOM_MASK), high = (int)(contact->key & ATOM_MASK);
         double shortest = p.cutoff;
         for (unsigned e = p.rows[low]; e < p.rows[low + 1]; e++) {
-            Entry entry = p.entries[e];
+            Entry entry = entry_of(p.images, low, p.entries[e]);
             if (entry.neighbor != high) continue;
             double3 r = pair_vector(p, low, high, entry.x, entry.y, entry.z);
             shortest = fmin(shortest, sqrt(norm2(r.x, r.y, r.z)));
@@ -78,7 +78,7 @@ __device__ __noinline__ Repelled zbl(double d, double strength, double length, d
 // r, eV/Å, and the energy, eV. False where there is none.
 __device__ inline bool repel(const Parameters& p, int atom, int e, double3& r, double3& gradient, double& energy)
 {
-    Entry entry = p.entries[e];
+    Entry entry = entry_of(p.images, atom, p.entries[e]);
     ElementPair both = p.element_pairs[p.species[atom] * p.elements + p.species[entry.neighbor]];
     r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
     double d = sqrt(norm2(r.x, r.y, r.z));

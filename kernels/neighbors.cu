@@ -1,9 +1,20 @@
-// The list of neighbours, made anew on the device: bins along fractional coordinates, a search of near bins, rows in
-// order of (neighbour, translation). It is the list that the CPU makes, entry by entry: a function of positions, cell and
-// range alone. All kernels do nothing unless a rebuild is due.
+// What the two ways to make the list of neighbours share: bins.cu for many atoms, few_list.cu for few. The list is the one that
+// the CPU makes, entry by entry: a function of positions, cell and range alone. All kernels do nothing unless a rebuild is due.
 #include "common.cuh"
 
+// Keys of a row that are sorted in shared memory; longer rows are sorted where they lie.
+#define ROW_ROOM 256
+
 __device__ inline bool due(const Parameters& p) { return p.control->rebuild != 0 && p.control->status == 0; }
+
+// The same, for all threads of a block that waits for itself later: another block may complain meanwhile.
+__device__ inline bool due_for_block(const Parameters& p)
+{
+    __shared__ bool go;
+    if (threadIdx.x == 0) go = due(p);
+    __syncthreads();
+    return go;
+}
 
 __device__ inline void fractional(const Parameters& p, const double* r, double* out)
 {
@@ -23,294 +34,84 @@ __device__ inline void wrapped(const Parameters& p, int atom, double* out, int* 
     fractional(p, r, out);
 }
 
-// Bins are numbered block by block of 4 x 4 x 4, so that bins with near numbers are near in space. Blocks may stick out.
-__device__ inline int blocks_of(int count) { return (count + 3) >> 2; }
-
-__device__ inline double bins_of(const int* counts)
+// Complains about a position that is no finite number: infinity and NaN both fail.
+__device__ inline void check_position(const Parameters& p, int atom)
 {
-    return 64.0 * blocks_of(counts[0]) * blocks_of(counts[1]) * blocks_of(counts[2]);
+    for (int c = 0; c < 3; c++)
+        if (!(fabs(p.positions[3 * atom + c]) < 1e300)) fail(p.control, STATUS_POSITION, atom);
 }
 
-__device__ inline int bin_at(const int* counts, const int* at)
+// Whether a pair of the list, which has the images, is one: the decision itself, from unwrapped positions in float64.
+__device__ inline bool in_range(const Parameters& p, const int* images, int atom, Listed listed)
 {
-    int block = ((at[0] >> 2) * blocks_of(counts[1]) + (at[1] >> 2)) * blocks_of(counts[2]) + (at[2] >> 2);
-    return block << 6 | (at[0] & 3) << 4 | (at[1] & 3) << 2 | (at[2] & 3);
+    Entry entry = entry_of(images, atom, listed);
+    double3 r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
+    return norm2(r.x, r.y, r.z) < p.range * p.range;
 }
 
-__device__ inline void place_of_bin(const int* counts, int bin, int* at)
+// The ranks of MINE keys of each lane among `count` keys; no two are equal.
+template <int MINE> __device__ inline void rank_keys(const Listed* keys, int first, int count, Listed* sorted)
 {
-    int block = bin >> 6, deep = blocks_of(counts[2]), wide = blocks_of(counts[1]);
-    at[0] = block / deep / wide * 4 + (bin >> 4 & 3);
-    at[1] = block / deep % wide * 4 + (bin >> 2 & 3);
-    at[2] = block % deep * 4 + (bin & 3);
-}
-
-// The bins: how many, and where they begin. One block of 1024 threads; it empties the bins too.
-extern "C" __global__ void bin_grid(Parameters p)
-{
-    bool go = due(p);
-    // Everybody has looked before anybody complains.
-    __syncthreads();
-    if (!go) return;
-    __shared__ double low[3][1024], high[3][1024];
-    for (int b = threadIdx.x; b < p.bins; b += blockDim.x) p.bin_next[b] = 0;
-    for (int k = 0; k < 3; k++) {
-        low[k][threadIdx.x] = 1e300;
-        high[k][threadIdx.x] = -1e300;
+    Listed own[MINE];
+    int rank[MINE];
+#pragma unroll
+    for (int k = 0; k < MINE; k++) {
+        own[k] = keys[min(first + 32 * k, count - 1)];
+        rank[k] = 0;
     }
-    for (int atom = threadIdx.x; atom < p.atoms; atom += blockDim.x) {
-        const double* x = p.positions + 3 * atom;
-        // Infinity and NaN both fail.
-        for (int c = 0; c < 3; c++)
-            if (!(fabs(x[c]) < 1e300)) fail(p.control, STATUS_POSITION, atom);
-        double at[3];
-        int image[3];
-        wrapped(p, atom, at, image);
-        for (int k = 0; k < 3; k++) {
-            low[k][threadIdx.x] = fmin(low[k][threadIdx.x], at[k]);
-            high[k][threadIdx.x] = fmax(high[k][threadIdx.x], at[k]);
-        }
+    for (int other = 0; other < count; other++) {
+        Listed key = keys[other];
+#pragma unroll
+        for (int k = 0; k < MINE; k++) rank[k] += key < own[k];
     }
-    __syncthreads();
-    for (int width = 512; width > 0; width >>= 1) {
-        if (threadIdx.x < width)
-            for (int k = 0; k < 3; k++) {
-                low[k][threadIdx.x] = fmin(low[k][threadIdx.x], low[k][threadIdx.x + width]);
-                high[k][threadIdx.x] = fmax(high[k][threadIdx.x], high[k][threadIdx.x + width]);
-            }
-        __syncthreads();
-    }
-    if (threadIdx.x != 0) return;
-    Control* control = p.control;
-    // Far above the rounding of fractional coordinates and far below any skin: no pair falls between two bins.
-    double search = p.range * (1.0 + 1e-9) + 1e-9;
-    int counts[3];
-    for (int k = 0; k < 3; k++) {
-        control->origin[k] = p.periodic[k] ? 0.0 : low[k][0];
-        control->extent[k] = p.periodic[k] ? 1.0 : fmax(high[k][0] - low[k][0], 1e-9);
-        counts[k] = max((int)fmin(floor(control->extent[k] * p.heights[k] / search), 1e6), 1);
-    }
-    // A few atoms far apart must not ask for millions of empty bins.
-    while (bins_of(counts) > (double)p.bins) {
-        int longest = counts[0] > counts[1] ? (counts[0] > counts[2] ? 0 : 2) : (counts[1] > counts[2] ? 1 : 2);
-        counts[longest] = (counts[longest] + 1) / 2;
-    }
-    for (int k = 0; k < 3; k++) {
-        double reach = ceil(search * counts[k] / (control->extent[k] * p.heights[k]));
-        // Atoms in one plane have next to no extent across it; there is nothing beyond the last bin.
-        control->reach[k] = (int)(p.periodic[k] ? reach : fmin(reach, (double)counts[k]));
-        control->counts[k] = counts[k];
-    }
+#pragma unroll
+    for (int k = 0; k < MINE; k++)
+        if (first + 32 * k < count) sorted[rank[k]] = own[k];
 }
 
-// One thread an atom: its bin, its image; counts the atoms of each bin (integers: the order of adding does not matter).
-extern "C" __global__ void bin_count(Parameters p)
+// Brings a row into order, from one place to another. `room` has 2 ROW_ROOM keys of shared memory for this warp.
+__device__ inline void sort_row(const Listed* from, Listed* to, int count, Listed* room)
 {
-    if (!due(p)) return;
-    int atom = blockIdx.x * blockDim.x + threadIdx.x;
-    if (atom >= p.atoms) return;
-    const Control* control = p.control;
-    double at[3];
-    int image[3], place[3];
-    wrapped(p, atom, at, image);
-    for (int k = 0; k < 3; k++) {
-        p.images[3 * atom + k] = image[k];
-        double along = floor((at[k] - control->origin[k]) / control->extent[k] * control->counts[k]);
-        place[k] = min((int)fmax(along, 0.0), control->counts[k] - 1);
+    int lane = warp_lane();
+    bool fits = count <= ROW_ROOM;
+    Listed* sorted = fits ? room + ROW_ROOM : to;
+    if (fits) {
+        for (int k = lane; k < count; k += 32) room[k] = from[k];
+        from = room;
     }
-    int bin = bin_at(control->counts, place);
-    p.bin_of[atom] = bin;
-    atomicAdd(&p.bin_next[bin], 1);
-}
-
-// The exclusive sum of a value a thread over a block of 1024, and the block's total.
-__device__ inline long long block_scan(long long value, long long& total)
-{
-    __shared__ long long sums[1024];
-    sums[threadIdx.x] = value;
-    __syncthreads();
-    for (int offset = 1; offset < 1024; offset <<= 1) {
-        long long before = threadIdx.x >= offset ? sums[threadIdx.x - offset] : 0;
-        __syncthreads();
-        sums[threadIdx.x] += before;
-        __syncthreads();
+    __syncwarp();
+    for (int first = lane; first < count + lane; first += 128) {
+        int left = count + lane - first;
+        if (left <= 32) rank_keys<1>(from, first, count, sorted);
+        else if (left <= 64) rank_keys<2>(from, first, count, sorted);
+        else if (left <= 96) rank_keys<3>(from, first, count, sorted);
+        else rank_keys<4>(from, first, count, sorted);
     }
-    total = sums[1023];
-    long long result = sums[threadIdx.x] - value;
-    __syncthreads();
-    return result;
+    __syncwarp();
+    for (int k = lane; fits && k < count; k += 32) to[k] = sorted[k];
+    __syncwarp();
 }
 
-// Where each bin begins. One block of 1024 threads.
-extern "C" __global__ void bin_scan(Parameters p)
-{
-    if (!due(p)) return;
-    const Control* control = p.control;
-    int bins = (int)bins_of(control->counts);
-    long long base = 0;
-    for (int first = 0; first < bins; first += 1024) {
-        int b = first + threadIdx.x;
-        long long total;
-        long long before = block_scan(b < bins ? p.bin_next[b] : 0, total);
-        if (b < bins) {
-            p.bin_start[b] = (int)(base + before);
-            p.bin_next[b] = (int)(base + before);
-        }
-        base += total;
-    }
-    if (threadIdx.x == 0) p.bin_start[bins] = (int)base;
-}
-
-// One thread an atom. The order in a bin is left to chance: rows are sorted later.
-extern "C" __global__ void bin_fill(Parameters p)
-{
-    if (!due(p)) return;
-    int atom = blockIdx.x * blockDim.x + threadIdx.x;
-    if (atom < p.atoms) p.bin_atoms[atomicAdd(&p.bin_next[p.bin_of[atom]], 1)] = atom;
-}
-
-// One thread an atom: the spatial order, by bins and in a bin by number: a function of the positions alone.
-extern "C" __global__ void spatial_order(Parameters p)
-{
-    if (!due(p)) return;
-    int atom = blockIdx.x * blockDim.x + threadIdx.x;
-    if (atom >= p.atoms) return;
-    int begin = p.bin_start[p.bin_of[atom]], end = p.bin_start[p.bin_of[atom] + 1], place = begin;
-    for (int k = begin; k < end; k++) place += p.bin_atoms[k] < atom;
-    p.order[place] = atom;
-    p.place[atom] = place;
-    p.kinds[place] = p.species[atom];
-}
-
-// Goes through the near bins with one warp and hands every pair in range to `take(place, entry)`; returns their number.
-template <class Take> __device__ inline int search(const Parameters& p, int atom, Take take)
-{
-    const Control* control = p.control;
-    int lane = warp_lane(), found = 0;
-    int counts[3], reach[3], own[3];
-    for (int k = 0; k < 3; k++) {
-        counts[k] = control->counts[k];
-        reach[k] = control->reach[k];
-    }
-    place_of_bin(counts, p.bin_of[atom], own);
-    const int* image = p.images + 3 * atom;
-    double range2 = p.range * p.range;
-    for (int x = -reach[0]; x <= reach[0]; x++)
-        for (int y = -reach[1]; y <= reach[1]; y++)
-            for (int z = -reach[2]; z <= reach[2]; z++) {
-                int offset[3] = {x, y, z}, shift[3], near[3];
-                bool outside = false;
-                for (int k = 0; k < 3; k++) {
-                    int target = own[k] + offset[k], times = 0;
-                    if (p.periodic[k])
-                        times = target >= 0 ? target / counts[k] : -((counts[k] - 1 - target) / counts[k]);
-                    else
-                        outside |= target < 0 || target >= counts[k];
-                    near[k] = target - times * counts[k];
-                    shift[k] = times + image[k];
-                }
-                if (outside) continue;
-                int other_bin = bin_at(counts, near);
-                int begin = p.bin_start[other_bin], end = p.bin_start[other_bin + 1];
-                for (int first = begin; first < end; first += 32) {
-                    bool in = false;
-                    Entry entry = {0, 0, 0, 0};
-                    if (first + lane < end) {
-                        int other = p.bin_atoms[first + lane];
-                        // The bins hold wrapped positions; the list speaks of unwrapped ones.
-                        const int* theirs = p.images + 3 * other;
-                        entry.neighbor = other;
-                        entry.x = shift[0] - theirs[0];
-                        entry.y = shift[1] - theirs[1];
-                        entry.z = shift[2] - theirs[2];
-                        bool itself = other == atom && entry.x == 0 && entry.y == 0 && entry.z == 0;
-                        double3 r = pair_vector(p, atom, other, entry.x, entry.y, entry.z);
-                        in = !itself && norm2(r.x, r.y, r.z) < range2;
-                    }
-                    unsigned all = __ballot_sync(FULL, in);
-                    if (in) take(found + __popc(all & ((1u << lane) - 1)), entry);
-                    found += __popc(all);
-                }
-            }
-    return found;
-}
-
-// One warp an atom: how many pairs its row has.
-extern "C" __global__ void row_count(Parameters p)
-{
-    int atom = warp_index();
-    if (!due(p) || atom >= p.atoms) return;
-    int found = search(p, atom, [](int, const Entry&) {});
-    if (warp_lane() == 0) p.rows[atom] = found;
-}
-
-// Where each row begins; says so when the list has not enough room. One block of 1024 threads.
-extern "C" __global__ void row_scan(Parameters p)
-{
-    if (!due(p)) return;
-    long long base = 0;
-    for (int first = 0; first < p.atoms; first += 1024) {
-        int atom = first + threadIdx.x;
-        long long total;
-        long long before = block_scan(atom < p.atoms ? p.rows[atom] : 0, total);
-        if (atom < p.atoms) p.rows[atom] = (unsigned)(base + before);
-        base += total;
-    }
-    if (threadIdx.x == 0) {
-        p.rows[p.atoms] = (unsigned)base;
-        p.control->needed = base;
-        if (base > p.capacity) p.control->status = STATUS_CAPACITY;
-    }
-}
-
-// One warp an atom: its pairs in the order in which they are found, in the memory of the pairs inside the cutoff, which
-// are made anew afterwards.
-extern "C" __global__ void row_fill(Parameters p)
-{
-    int atom = warp_index();
-    if (!due(p) || atom >= p.atoms) return;
-    Entry* row = (Entry*)p.pairs + p.rows[atom];
-    search(p, atom, [row](int place, const Entry& entry) { row[place] = entry; });
-}
-
-__device__ inline bool less(const Entry& a, const Entry& b)
-{
-    if (a.neighbor != b.neighbor) return a.neighbor < b.neighbor;
-    if (a.x != b.x) return a.x < b.x;
-    if (a.y != b.y) return a.y < b.y;
-    return a.z < b.z;
-}
-
-// One warp an atom: each entry goes where its rank says. No two are equal. The positions of this list are kept.
-extern "C" __global__ void row_sort(Parameters p)
-{
-    int atom = warp_index(), lane = warp_lane();
-    if (!due(p) || atom >= p.atoms) return;
-    unsigned begin = p.rows[atom], end = p.rows[atom + 1];
-    const Entry* found = (const Entry*)p.pairs;
-    for (unsigned e = begin + lane; e < end; e += 32) {
-        Entry entry = found[e];
-        unsigned rank = 0;
-        for (unsigned other = begin; other < end; other++) rank += less(found[other], entry);
-        p.entries[begin + rank] = entry;
-    }
-    if (lane < 3) p.reference[3 * atom + lane] = p.positions[3 * atom + lane];
-}
-
-// One warp an atom: where each of its pairs stands in the neighbour's row.
+// One warp an atom: where each of its pairs stands in the neighbour's row. Each pair is looked for once, from the end that
+// comes first.
 extern "C" __global__ void row_reverse(Parameters p)
 {
-    int atom = warp_index();
-    if (!due(p) || atom >= p.atoms) return;
-    for (unsigned e = p.rows[atom] + warp_lane(); e < p.rows[atom + 1]; e += 32) {
-        Entry entry = p.entries[e];
-        Entry wanted = {atom, -entry.x, -entry.y, -entry.z};
-        unsigned low = p.rows[entry.neighbor], high = p.rows[entry.neighbor + 1];
+    int row = warp_index();
+    if (!due(p) || row >= p.atoms) return;
+    int atom = atom_of(p, row);
+    unsigned end = p.rows[atom + 1];
+    for (unsigned e = p.rows[atom] + warp_lane(); e < end; e += 32) {
+        Listed own = p.entries[e];
+        int other = neighbor_of(own);
+        Listed wanted = other_end(own, atom);
+        if (other < atom || (other == atom && wanted < own)) continue;
+        unsigned low = p.rows[other], high = p.rows[other + 1];
         while (low < high) {
             unsigned middle = low + (high - low) / 2;
-            if (less(p.entries[middle], wanted)) low = middle + 1;
+            if (p.entries[middle] < wanted) low = middle + 1;
             else high = middle;
         }
         p.reverse[e] = low;
+        p.reverse[low] = e;
     }
 }

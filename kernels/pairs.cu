@@ -6,7 +6,7 @@
 // whether atoms are closer than any that the network was trained on; `now` tells the step.
 __device__ inline bool pair_of(const Parameters& p, const Control* now, Control* alarm, int* close, int atom, unsigned e, Pair& pair)
 {
-    Entry entry = p.entries[e];
+    Entry entry = entry_of(p.images, atom, p.entries[e]);
     double3 r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
     double d = sqrt(norm2(r.x, r.y, r.z));
     // A distance that is no number is inside, so that it is found.

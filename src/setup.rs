@@ -14,7 +14,7 @@ use crate::neighbors::{NeighborList, pair_vector};
 use crate::output::RunInfo;
 use crate::output::checkpoint::{Checkpoint, Provenance};
 use crate::simulation::{self, Observer, Outcome, Schedule};
-use crate::system::{Cell, FARTHEST, System, degrees_of_freedom, structure, velocities};
+use crate::system::{Cell, FARTHEST, System, degrees_of_freedom, kinetic_energy, structure, temperature, velocities};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -233,7 +233,9 @@ fn gpu(
     system: &System,
     device: std::sync::Arc<cuda::Device>,
 ) -> Result<(Box<dyn Backend>, f64)> {
-    let skin = config.skin.unwrap_or_else(|| cuda::cheapest_skin(&device, model, system.len()));
+    let (masses, timestep) = (&system.masses, config.dynamics.timestep);
+    let skin =
+        config.skin.unwrap_or_else(|| cuda::cheapest_skin(&device, model, masses, warmest(config, system), timestep));
     let backend = CudaBackend::new(
         &device,
         model,
@@ -245,6 +247,14 @@ fn gpu(
         None,
     )?;
     Ok((Box::new(backend), skin))
+}
+
+/// K: the highest temperature that the input asks for or the system begins with.
+fn warmest(config: &RunConfig, system: &System) -> f64 {
+    let dynamics = &config.dynamics;
+    let freedom = degrees_of_freedom(system.len(), dynamics.remove_centre_of_mass);
+    let begins = system.velocities.as_ref().map_or(0.0, |v| temperature(kinetic_energy(&system.masses, v), freedom));
+    dynamics.thermostat.map_or(begins, |bath| begins.max(bath.temperature).max(bath.final_temperature))
 }
 
 /// `reason`: why it is not the GPU, where that was left open.

@@ -13,6 +13,7 @@ use verlet::backend::cuda::{CudaBackend, CudaPotential, Device, Path, cheapest_s
 use verlet::backend::{Backend, Evaluation};
 use verlet::integrate::{Integrator, Thermostat};
 use verlet::model::Model;
+use verlet::neighbors::NeighborList;
 use verlet::system::{Cell, System, velocities};
 
 static GO: AtomicBool = AtomicBool::new(false);
@@ -39,6 +40,19 @@ fn systems() -> Vec<System> {
 
 fn largest(a: &[Vector3<f64>], b: &[Vector3<f64>]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).amax()).fold(0.0, f64::max)
+}
+
+/// The list that the GPU makes is the one that the CPU makes.
+fn same_list(device: &Arc<Device>, system: &System, range: f64, what: &str) {
+    let model = ModelFile::random("student", SMALL, 11).load().unwrap();
+    let numbers = vec![8; system.len()];
+    let skin = range - model.cutoff();
+    let range = model.cutoff() + skin;
+    let mut potential = CudaPotential::new(device, &model, &numbers, skin).unwrap();
+    potential.evaluate(&system.positions, &system.cell, &mut Evaluation::default()).unwrap();
+    let (ours, theirs) =
+        (potential.list().unwrap(), NeighborList::build(&system.positions, &system.cell, range).unwrap());
+    assert!(ours == theirs, "{what}: {} pairs, {} on the CPU", ours.len(), theirs.len());
 }
 
 fn evaluate(potential: &mut dyn Potential, system: &System) -> Evaluation {
@@ -76,6 +90,75 @@ fn energies_forces_and_strain_are_those_of_the_cpu() {
             }
         }
     }
+}
+
+/// Atoms at random in a cell, each so many whole cells away.
+fn scattered(atoms: usize, cell: Cell, away: impl Fn(u64) -> i32) -> System {
+    let mut state = 7u64;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state >> 11
+    };
+    let positions = (0..atoms)
+        .map(|_| {
+            let inside = Vector3::from([(); 3].map(|()| next() as f64 / (1u64 << 53) as f64));
+            let image = [0, 1, 2].map(|k| if cell.periodic()[k] { away(next()) } else { 0 });
+            cell.vectors().tr_mul(&inside) + cell.translation(image)
+        })
+        .collect();
+    System::new(vec![8; atoms], positions, cell).unwrap()
+}
+
+#[test]
+fn lists_are_those_of_the_cpu_entry_by_entry() {
+    let angles = [75.0, 95.0, 110.0];
+    for device in devices() {
+        let check = |system: &System, range, what: &str| {
+            same_list(&device, system, range, &format!("{what}, clusters {}", device.clusters));
+        };
+        for directions in 0..8 {
+            let periodic = [0, 1, 2].map(|k| directions >> k & 1 == 1);
+            let box_of = |lengths| cell(lengths, angles, periodic);
+            let what = format!("{periodic:?}");
+            check(&scattered(40, box_of([9.0, 7.0, 8.0]), |_| 0), 5.3, &what);
+            check(&scattered(300, box_of([24.0, 14.0, 17.0]), |n| (n % 7) as i32 - 3), 5.6, &what);
+            // Many images of each atom, more bins to look at than a block has threads, atoms that went far.
+            check(&scattered(7, box_of([2.1, 1.9, 2.3]), |n| (n % 7) as i32 - 3), 8.0, &what);
+            check(&scattered(30, box_of([9.0, 7.0, 8.0]), |n| (n % 2_000_001) as i32 - 1_000_000), 5.3, &what);
+        }
+        check(&scattered(1, cell([3.0; 3], [90.0; 3], [true; 3]), |_| 5), 6.5, "one atom");
+        check(&scattered(1, Cell::open(), |_| 0), 6.5, "one atom alone");
+        // Neighbours at the very range, and on the edges of bins.
+        let lattice =
+            (0..216).map(|n| Vector3::new((n % 6) as f64, (n / 6 % 6) as f64, (n / 36) as f64) * 5.5).collect();
+        let lattice = System::new(vec![8; 216], lattice, cell([33.0; 3], [90.0; 3], [true; 3])).unwrap();
+        check(&lattice, 5.5, "lattice");
+        check(&lattice, 5.5 + 1e-12, "lattice, a little more");
+        let plane = (0..100).map(|n| Vector3::new((n % 10) as f64 * 2.0, (n / 10) as f64 * 2.0, 4.0)).collect();
+        check(&System::new(vec![8; 100], plane, Cell::open()).unwrap(), 5.5, "plane");
+        let apart = (0..90).map(|n| Vector3::new((n % 9) as f64, (n / 9 % 5) as f64, (n / 45) as f64 * 1e7)).collect();
+        check(&System::new(vec![8; 90], apart, Cell::open()).unwrap(), 5.5, "far apart");
+    }
+}
+
+/// More candidates of an atom than a block has room for, rows longer than are sorted in shared memory, several pieces of sums.
+#[test]
+fn lists_of_many_and_of_crowded_atoms_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let even = cell([48.0, 52.0, 50.0], [85.0, 95.0, 100.0], [true, true, false]);
+    same_list(&device, &scattered(9000, even, |n| (n % 3) as i32), 5.5, "many");
+    let crowded = cell([17.0, 16.0, 18.0], [90.0, 85.0, 95.0], [true; 3]);
+    same_list(&device, &scattered(2500, crowded, |_| 0), 5.5, "crowded");
+}
+
+#[test]
+fn a_range_over_too_many_images_is_refused() {
+    let Some(device) = device() else { return };
+    let model = ModelFile::random("painn", SMALL, 11).load().unwrap();
+    let mut potential = CudaPotential::new(&device, &model, &[8], 1e5).unwrap();
+    let thin = cell([3.0; 3], [90.0; 3], [true, false, false]);
+    let error = potential.evaluate(&[Vector3::zeros()], &thin, &mut Evaluation::default()).unwrap_err().to_string();
+    assert!(error.contains("over more images of the cell, which is 3.000e0 Å thin"), "{error}");
 }
 
 #[test]
@@ -118,11 +201,19 @@ fn many_atoms_are_no_other_case() {
     }
 }
 
+/// Nobody has said how thick: what the fastest atoms go in some steps.
 #[test]
-fn a_step_in_one_kernel_has_a_thicker_skin() {
+fn the_skin_follows_size_temperature_masses_and_time_step() {
     let Some(device) = device() else { return };
     let (model, _) = ethanol();
-    assert_eq!([9, 99, 10_239].map(|atoms| cheapest_skin(&device, &model, atoms)), [2.0, 2.0, 1.0]);
+    let water = |molecules: usize| [15.999, 1.008, 1.008].repeat(molecules);
+    let skin = |masses: &[f64], temperature, timestep| cheapest_skin(&device, &model, masses, temperature, timestep);
+    assert_eq!([3, 33].map(|molecules| skin(&water(molecules), 300.0, 0.5)), [2.0, 2.0]);
+    assert_eq!([3413, 43_691, 1_666_667].map(|molecules| skin(&water(molecules), 300.0, 0.5)), [0.65, 0.5, 0.55]);
+    // Cold, or short steps; hot; heavy.
+    let many = water(43_691);
+    assert_eq!([skin(&many, 50.0, 0.5), skin(&many, 300.0, 0.1), skin(&many, 2000.0, 0.5)], [0.3, 0.3, 1.0]);
+    assert_eq!(skin(&[39.948; 131_072], 600.0, 0.5), 0.3);
 }
 
 #[test]

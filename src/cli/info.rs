@@ -8,6 +8,12 @@ use crate::model::{Model, RadialKind};
 use std::fmt::Write;
 use std::path::PathBuf;
 
+/// Atoms per Å³ of water, and the skin in Å that large systems of it have.
+const DENSITY: f64 = 0.1;
+const SKIN: f64 = 0.5;
+/// GB that GPUs have.
+const MEMORIES: [u32; 4] = [8, 24, 80, 141];
+
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// A model file
@@ -90,6 +96,12 @@ fn describe(model: &Model) -> Result<String> {
         }
         if let Some(repulsion) = &model.spec.repulsion {
             writeln!(text, "repulsion    {repulsion}")?;
+        }
+        if let Some(bytes) = cuda::bytes_an_atom(model, DENSITY, SKIN) {
+            let sizes = MEMORIES.map(|memory| {
+                format!("{:.2} M in {memory} GB", cuda::largest_system(memory as f64 * 1e9, bytes) * 1e-6)
+            });
+            writeln!(text, "on a GPU     {:.1} kB an atom in water: {} atoms", bytes * 1e-3, sizes.join(", "))?;
         }
         writeln!(text, "SHA-256      {}", model.hash)?;
         writeln!(text, "provenance   {}", model.spec.provenance)

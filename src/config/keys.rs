@@ -170,7 +170,7 @@ pub const KEYS: &[Key] = &[
         "neighbors",
         "skin",
         Kind::Quantity(Dimension::Length, Sign::NotNegative),
-        "1 Å, or 2 Å for a few hundred atoms on a GPU",
+        "1 Å; on a GPU 0.3 to 2 Å, whatever suits atoms, temperature and time step",
         "the neighbour list reaches this much beyond the cutoff, and is rebuilt when an atom has moved half of it",
     ),
     key(

@@ -109,7 +109,7 @@ impl CudaBackend {
     /// [`Error::Run`] when the driver fails.
     pub fn evaluation(&mut self) -> Result<Evaluation> {
         let mut out = Evaluation::default();
-        collect(&self.state, &self.offsets, &self.control, &mut out)?;
+        collect(&mut self.state, &self.offsets, &self.control, &mut out)?;
         Ok(out)
     }
 

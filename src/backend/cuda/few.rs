@@ -196,6 +196,7 @@ fn shared_bytes(features: usize, layers: usize, atoms: usize, group: usize) -> u
     let parts = (features / 32 * 6 * group * own).max((threads(features) / 32).max(group) * 6 * own);
     let kept = 10 * layers * group * own;
     let rows = (2 * group).next_multiple_of(4);
-    let system = (11 * atoms + 5) * size_of::<f64>() + size_of::<Control>() + size_of::<Parameters>();
+    let positions = (11 * atoms + 5) * size_of::<f64>() + 3 * atoms * size_of::<i32>();
+    let system = positions + size_of::<Control>() + size_of::<Parameters>();
     16 + (12 * group * features + parts + kept + rows) * size_of::<f32>() + system
 }

@@ -3,7 +3,7 @@
 use super::few;
 use super::layout::{
     Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData,
-    TiledReadoutData, UpdateData,
+    SHIFT_BITS, TiledReadoutData, UpdateData,
 };
 
 /// Blocks of a cluster: the most that every device with clusters runs.
@@ -23,6 +23,8 @@ const COMMON: &[Source] = &[
     ("message.cuh", include_str!("../../../kernels/message.cuh")),
     ("mma.cuh", include_str!("../../../kernels/mma.cuh")),
 ];
+const LIST: &[Source] = &[("bins.cu", include_str!("../../../kernels/bins.cu"))];
+const FEW_LIST: &[Source] = &[("few_list.cu", include_str!("../../../kernels/few_list.cu"))];
 const TABLES: &[Source] = &[
     ("table.cuh", include_str!("../../../kernels/table.cuh")),
     ("message.cu", include_str!("../../../kernels/message.cu")),
@@ -62,7 +64,8 @@ pub fn source(switches: &Switches) -> String {
         Switches { tile: 0, .. } => MANY,
         _ => TILED,
     };
-    for (name, text) in COMMON.iter().chain(messages).chain(layers) {
+    let list = if switches.few { FEW_LIST } else { LIST };
+    for (name, text) in COMMON.iter().chain(list).chain(messages).chain(layers) {
         program.push_str(&format!("#line 1 \"{name}\"\n"));
         for line in text.lines() {
             // Every file is there once, in the order in which they need each other.
@@ -135,6 +138,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("WATCH", switches.watch as usize),
         ("REPULSION", switches.repulsion as usize),
         ("ATOM_BITS", Contact::ATOM_BITS),
+        ("SHIFT_BITS", SHIFT_BITS),
         ("CONTROL_BYTES", size_of::<Control>()),
         ("SAMPLE_BYTES", size_of::<DeviceSample>()),
         ("PARAMETER_BYTES", size_of::<Parameters>()),

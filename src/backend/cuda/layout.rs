@@ -38,6 +38,8 @@ pub(super) struct Control {
     pub samples: i32,
     pub close: i32,
     pub noted: [i32; 2],
+    pub surely_in: f32,
+    pub surely_out: f32,
 }
 
 impl Control {
@@ -116,10 +118,14 @@ pub(super) struct Parameters {
     pub partials: Pointer,
     pub strain: Pointer,
     pub images: Pointer,
+    pub found: Pointer,
+    pub spread: Pointer,
     pub bin_of: Pointer,
     pub bin_start: Pointer,
     pub bin_next: Pointer,
     pub bin_atoms: Pointer,
+    pub spots: Pointer,
+    pub sums: Pointer,
     pub rows: Pointer,
     pub entries: Pointer,
     pub reverse: Pointer,
@@ -283,6 +289,7 @@ impl NetworkData {
     pub const LAYERS: usize = 6;
 }
 
-/// Bytes of a pair inside the cutoff, and of an entry of the list.
+/// Bytes of a pair inside the cutoff.
 pub(super) const PAIR_BYTES: usize = 32;
-pub(super) const ENTRY_BYTES: usize = 16;
+/// Bits of each component of the translation in a pair of the list; the neighbour is above all three.
+pub(super) const SHIFT_BITS: usize = 12;

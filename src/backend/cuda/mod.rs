@@ -19,6 +19,8 @@ mod nvrtc;
 mod potential;
 mod program;
 mod radial;
+mod size;
+mod skin;
 mod state;
 mod tiled;
 mod tiles;
@@ -30,20 +32,14 @@ pub use kernels::{Switches, compile_options, source};
 pub use nvrtc::{Compiled, Nvrtc};
 pub use potential::CudaPotential;
 pub use program::cache_folder;
+pub use size::{bytes_an_atom, largest_system};
+pub use skin::cheapest_skin;
 
 use crate::error::{Error, Result};
 use crate::model::Model;
 
 /// Largest number of features, and of layers, that the kernels are made for.
 const LARGEST: (usize, usize) = (256, 6);
-
-/// The skin in Å with which a step of so many atoms takes the least time.
-///
-/// Few atoms are soon searched for the pairs inside of the cutoff, but making their list may take as long as a step; with
-/// many, half an Å more or less makes no difference but in memory (validation/results/2026-11-24-h200-speed.md).
-pub fn cheapest_skin(device: &Device, model: &Model, atoms: usize) -> f64 {
-    network::Network::cheapest_skin(device, model, atoms)
-}
 
 /// Whether the kernels are made for this network.
 ///

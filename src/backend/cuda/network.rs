@@ -66,9 +66,9 @@ impl Network {
         }
     }
 
-    /// See [`super::cheapest_skin`].
-    pub fn cheapest_skin(device: &Device, model: &Model, atoms: usize) -> f64 {
-        if Self::switches(device, model, atoms, false, true).few { 2.0 } else { 1.0 }
+    /// Whether a step of so many atoms is one kernel.
+    pub fn is_few(device: &Device, model: &Model, atoms: usize) -> bool {
+        Self::switches(device, model, atoms, false, true).few
     }
 
     /// Copies the weights and reserves memory.

@@ -7,6 +7,7 @@ use crate::backend::Evaluation;
 use crate::backend::cpu::Potential;
 use crate::error::Result;
 use crate::model::Model;
+use crate::neighbors::NeighborList;
 use crate::system::Cell;
 use nalgebra::{Matrix3, Vector3};
 use std::sync::Arc;
@@ -37,8 +38,18 @@ impl CudaPotential {
     }
 }
 
+impl CudaPotential {
+    /// The neighbour list of the last evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Run`](crate::Error::Run) when the driver fails.
+    pub fn list(&self) -> Result<NeighborList> {
+        self.state.list()
+    }
+}
+
 /// Fills `out` with what the device has computed.
-pub(super) fn collect(state: &State, offsets: &[f64], control: &Control, out: &mut Evaluation) -> Result<()> {
+pub(super) fn collect(state: &mut State, offsets: &[f64], control: &Control, out: &mut Evaluation) -> Result<()> {
     let unit = state.parameters.energy_unit;
     out.energy = control.network * unit + offsets.iter().sum::<f64>();
     out.outside = state.guard.beyond(control.network * unit).into_iter().collect();
@@ -54,7 +65,7 @@ impl Potential for CudaPotential {
     fn evaluate(&mut self, positions: &[Vector3<f64>], cell: &Cell, out: &mut Evaluation) -> Result<()> {
         let mut control = Control { status: status::GOOD, atom: i32::MAX, ..self.control };
         if *cell != self.cell {
-            self.state.set_cell(cell);
+            self.state.set_cell(cell)?;
             self.cell = cell.clone();
             control.rebuild = 1;
         }
@@ -64,7 +75,7 @@ impl Potential for CudaPotential {
         // Until this evaluation has succeeded there is no list.
         self.control.rebuild = 1;
         self.control = self.state.settle()?;
-        collect(&self.state, &self.offsets, &self.control, out)?;
+        collect(&mut self.state, &self.offsets, &self.control, out)?;
         let contacts = self.state.take_contacts(&mut self.control)?.into_iter();
         out.outside.splice(0..0, contacts.map(|(_, outside)| outside));
         Ok(())

@@ -6,7 +6,7 @@ use super::device::Device;
 use super::few::What;
 use super::kernels::CLUSTER;
 use super::launch::{Sink, launch};
-use super::layout::{Contact, Control, DeviceSample, ENTRY_BYTES, ElementPair, PAIR_BYTES, Parameters, status};
+use super::layout::{Contact, Control, DeviceSample, ElementPair, PAIR_BYTES, Parameters, SHIFT_BITS, status};
 use super::memory::{Buffer, Staging};
 use super::network::Network;
 use super::program::Program;
@@ -16,17 +16,36 @@ use crate::backend::{Outside, explosion};
 use crate::error::{Error, Result};
 use crate::integrate::Integrator;
 use crate::model::Model;
+use crate::neighbors::NeighborList;
 use crate::system::Cell;
 use crate::units;
 use nalgebra::Vector3;
-use order::{ATOM_BLOCKS, Kernels};
+use order::{ATOM_BLOCKS, Kernels, PIECE, SPREAD, most_bins};
 use std::sync::Arc;
 
 /// Samples that the device can keep until the host looks: no launch takes more steps.
 pub(super) const SAMPLES: usize = 1000;
+/// Whose index fits a pair of the list, and a contact; no device has memory for more.
+const MOST_ATOMS: usize = (1 << Contact::ATOM_BITS) - 1;
+/// Images of the cell in a direction that a pair of the list can tell apart, with some to spare.
+const MOST_IMAGES: f64 = 2000.0;
+/// Images of the cell that are searched for each pair of atoms, at most.
+const MOST_SEARCHED: f64 = 1e8;
+
+/// Bytes that an atom of many takes whatever the network: positions, velocities, forces and the list's positions; masses, half
+/// kicks and its part of the repulsion; its place in its bin; 17 numbers of 4 bytes.
+pub(super) const ATOM_BYTES: usize = 12 * 8 + 3 * 8 + 4 * 4 + 17 * 4;
+/// A list gets room for this part more pairs than it has.
+const SPARE: usize = 16;
+
+/// Bytes that a pair of the list takes when its gradients have so many parts, with what is there to spare.
+pub(super) fn listed_bytes(parts: usize) -> f64 {
+    PairMemory::bytes(parts) as f64 * (1.0 + 1.0 / SPARE as f64)
+}
+
 /// Memory whose size depends on the number of pairs.
 struct PairMemory {
-    entries: Buffer<u8>,
+    entries: Buffer<u64>,
     reverse: Buffer<u32>,
     pairs: Buffer<u8>,
     gradients: Buffer<f32>,
@@ -47,12 +66,16 @@ pub(super) struct State {
     velocities: Buffer<f64>,
     forces: Buffer<f64>,
     reference: Buffer<f64>,
-    strain: Buffer<f64>,
+    /// Only where somebody has asked for it.
+    strain: Option<Buffer<f64>>,
     energies: Buffer<f32>,
     /// Of each atom where the model has one, else of none.
     repulsion: Buffer<f64>,
     _element_pairs: Buffer<ElementPair>,
     contacts: Buffer<Contact>,
+    images: Buffer<i32>,
+    /// Ends of the list's rows.
+    rows: Buffer<u32>,
     pair_memory: PairMemory,
     /// Held for as long as the parameters point to them.
     _others: (Vec<Buffer<f64>>, Vec<Buffer<i32>>),
@@ -80,9 +103,9 @@ impl State {
         model.check_elements(atomic_numbers)?;
         super::check_model(model)?;
         let atoms = atomic_numbers.len();
-        if atoms > i32::MAX as usize / 1024 {
+        if atoms > MOST_ATOMS {
             return Err(Error::Structure(format!(
-                "the GPU backend holds at most 2097151 atoms; the system has {atoms}"
+                "the GPU backend holds at most {MOST_ATOMS} atoms; the system has {atoms}"
             )));
         }
         let thermostat = motion.as_ref().and_then(|motion| motion.integrator.thermostat().copied());
@@ -93,31 +116,38 @@ impl State {
 
         let wide = |len: usize| Buffer::<f64>::zeros(device, len);
         let whole = |len: usize| Buffer::<i32>::zeros(device, len);
-        let bins = 4 * atoms + 64;
-        // Few atoms stay in the order in which they come.
+        // Few atoms need no bins, and stay in the order in which they come.
         let ordered = if switches.few { 0 } else { atoms };
+        let bins = if switches.few { 0 } else { most_bins(atoms) };
         let timestep = motion.as_ref().map_or(1.0, |motion| motion.integrator.timestep());
         let masses = motion.as_ref().map_or(vec![1.0; atoms], |motion| motion.masses.to_vec());
         let half_kick: Vec<f64> = masses.iter().map(|m| 0.5 * timestep * units::FORCE_PER_MASS / m).collect();
-        let floats =
-            vec![Buffer::from(device, &masses)?, Buffer::from(device, &half_kick)?, wide(5 * ATOM_BLOCKS as usize)?];
+        let floats = vec![
+            Buffer::from(device, &masses)?,
+            Buffer::from(device, &half_kick)?,
+            wide(5 * ATOM_BLOCKS as usize)?,
+            wide(if switches.few { 0 } else { SPREAD })?,
+        ];
+        let (images, rows) = (whole(3 * atoms)?, Buffer::<u32>::zeros(device, atoms + 1)?);
         let integers = vec![
-            whole(3 * atoms)?,
             whole(atoms)?,
+            whole(atoms)?,
+            whole(ordered)?,
+            whole(ordered)?,
+            whole(ordered)?,
+            whole(ordered)?,
             whole(bins + 1)?,
             whole(bins)?,
-            whole(atoms)?,
-            whole(atoms + 1)?,
-            whole(atoms)?,
             whole(ordered)?,
-            whole(ordered)?,
-            whole(ordered)?,
+            // Four numbers an atom.
+            whole(4 * ordered)?,
+            // Sums of 64 bits.
+            whole(2 * (bins.max(atoms) + 1).div_ceil(PIECE))?,
         ];
         let parts = if switches.few { CLUSTER } else { switches.features / SLICE };
-        let pair_memory = PairMemory::new(device, 32 * atoms, parts)?;
+        let pair_memory = PairMemory::new(device, 0, parts)?;
         let [positions, velocities, forces, reference] =
             [wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?];
-        let strain = wide(9 * atoms)?;
         let energies = Buffer::zeros(device, atoms)?;
         let guard = Guard::new(model, atomic_numbers);
         let repulsion = wide(if switches.repulsion { atoms } else { 0 })?;
@@ -141,18 +171,21 @@ impl State {
             masses: floats[0].pointer(),
             half_kick: floats[1].pointer(),
             species: network.species(),
-            order: integers[7].pointer(),
-            place: integers[8].pointer(),
-            kinds: integers[9].pointer(),
+            order: integers[2].pointer(),
+            place: integers[3].pointer(),
+            kinds: integers[4].pointer(),
             partials: floats[2].pointer(),
-            strain: strain.pointer(),
-            images: integers[0].pointer(),
-            bin_of: integers[1].pointer(),
-            bin_start: integers[2].pointer(),
-            bin_next: integers[3].pointer(),
-            bin_atoms: integers[4].pointer(),
-            rows: integers[5].pointer(),
-            inside: integers[6].pointer(),
+            images: images.pointer(),
+            found: integers[1].pointer(),
+            spread: floats[3].pointer(),
+            bin_of: integers[5].pointer(),
+            bin_start: integers[6].pointer(),
+            bin_next: integers[7].pointer(),
+            bin_atoms: integers[8].pointer(),
+            sums: integers[10].pointer(),
+            spots: integers[9].pointer(),
+            rows: rows.pointer(),
+            inside: integers[0].pointer(),
             energies: energies.pointer(),
             element_pairs: element_pairs.pointer(),
             contacts: contacts.pointer(),
@@ -202,22 +235,36 @@ impl State {
             velocities,
             forces,
             reference,
-            strain,
+            strain: None,
             energies,
             repulsion,
             _element_pairs: element_pairs,
             contacts,
+            images,
+            rows,
             pair_memory,
             _others: (floats, integers),
             _program: program,
         };
-        state.set_cell(cell);
+        state.set_cell(cell)?;
         state.point_to_pairs();
         Ok(state)
     }
 
     /// Changes the cell; the list must be made anew afterwards.
-    pub fn set_cell(&mut self, cell: &Cell) {
+    ///
+    /// # Errors
+    /// [`Error::Run`] when the range of the list reaches over too many images of it.
+    pub fn set_cell(&mut self, cell: &Cell) -> Result<()> {
+        let (range, heights) = (self.parameters.range, cell.heights());
+        let across = [0, 1, 2].map(|k| if cell.periodic()[k] { 1.0 + 2.0 * (range / heights[k]).ceil() } else { 1.0 });
+        if across.iter().any(|&images| images > MOST_IMAGES) || across.iter().product::<f64>() > MOST_SEARCHED {
+            return Err(Error::Run(format!(
+                "the neighbour list reaches {range} Å, over more images of the cell, which is {:.3e} Å thin, than the GPU \
+                 backend can tell apart; check the cell, use a smaller skin, or the CPU",
+                heights.into_iter().fold(f64::INFINITY, f64::min)
+            )));
+        }
         let inverse = cell.vectors().try_inverse().expect("a cell has a volume");
         let p = &mut self.parameters;
         for row in 0..3 {
@@ -226,8 +273,9 @@ impl State {
                 p.inverse[3 * row + column] = inverse[(row, column)];
             }
         }
-        p.heights = cell.heights();
+        p.heights = heights;
         p.periodic = cell.periodic().map(i32::from);
+        Ok(())
     }
 
     fn point_to_pairs(&mut self) {
@@ -243,7 +291,7 @@ impl State {
     pub fn grow(&mut self, needed: i64) -> Result<()> {
         // Two lists are never there at once.
         self.pair_memory = PairMemory::new(&self.device, 0, self.parts)?;
-        let room = needed as usize + needed as usize / 16 + 1024;
+        let room = needed as usize + needed as usize / SPARE + 64;
         if room > i32::MAX as usize {
             return Err(Error::Run(format!(
                 "the system has {needed} neighbour pairs, more than the GPU backend can hold; use a smaller skin or system"
@@ -301,6 +349,32 @@ impl State {
         self.reference.download().map(|x| vectors(&x))
     }
 
+    /// The list as it is.
+    pub fn list(&self) -> Result<NeighborList> {
+        let (rows, images) = (self.rows.download()?, self.images.download()?);
+        let pairs = *rows.last().expect("an end behind the last row") as usize;
+        let entries = self.pair_memory.entries.download_first(pairs)?;
+        let image = |atom: usize, k: usize| images[3 * atom + k];
+        let mut list = NeighborList {
+            offsets: rows.iter().map(|&end| end as usize).collect(),
+            reverse: self.pair_memory.reverse.download_first(pairs)?,
+            ..NeighborList::default()
+        };
+        for atom in 0..rows.len() - 1 {
+            for &entry in &entries[list.row(atom)] {
+                let neighbor = (entry >> (3 * SHIFT_BITS)) as usize;
+                // From the translation between atoms inside of the cell to that between unwrapped ones.
+                let shift = |k: usize| {
+                    let bits = (entry >> ((2 - k) * SHIFT_BITS)) as i32 & ((1 << SHIFT_BITS) - 1);
+                    bits - (1 << (SHIFT_BITS - 1)) + image(atom, k) - image(neighbor, k)
+                };
+                list.neighbors.push(neighbor as u32);
+                list.shifts.push([0, 1, 2].map(shift));
+            }
+        }
+        Ok(list)
+    }
+
     /// Energies of atoms in the network's unit, with the repulsion and without offsets.
     pub fn energies(&self) -> Result<Vec<f64>> {
         let mut energies: Vec<f64> = self.energies.download()?.into_iter().map(f64::from).collect();
@@ -330,10 +404,15 @@ impl State {
     }
 
     /// Σ r ⊗ ∂E/∂r of the last evaluation by atoms, nine numbers each, eV.
-    pub fn strain(&self) -> Result<Vec<f64>> {
+    pub fn strain(&mut self) -> Result<Vec<f64>> {
+        let strain = match self.strain.take() {
+            Some(strain) => strain,
+            None => Buffer::zeros(&self.device, 9 * self.parameters.atoms as usize)?,
+        };
+        self.parameters.strain = strain.pointer();
         let mut sink = &*self.device;
         launch!(sink, self.kernels.collect_strain, self.parameters)?;
-        self.strain.download()
+        self.strain.insert(strain).download()
     }
 
     /// Raises the rebuild flag when the list does not hold for the positions.
@@ -393,9 +472,14 @@ impl State {
 }
 
 impl PairMemory {
+    /// Of a pair.
+    const fn bytes(parts: usize) -> usize {
+        size_of::<u64>() + size_of::<u32>() + PAIR_BYTES + size_of::<[f32; 4]>() * parts
+    }
+
     fn new(device: &Arc<Device>, capacity: usize, parts: usize) -> Result<Self> {
         Ok(PairMemory {
-            entries: Buffer::zeros(device, ENTRY_BYTES * capacity)?,
+            entries: Buffer::zeros(device, capacity)?,
             reverse: Buffer::zeros(device, capacity)?,
             pairs: Buffer::zeros(device, PAIR_BYTES * capacity)?,
             gradients: Buffer::zeros(device, 4 * parts * capacity)?,

@@ -67,6 +67,17 @@ pub(super) fn tile(device: &Device, features: usize, atoms: usize, readout: &[us
     best.map(|&(tile, _)| tile)
 }
 
+/// Numbers of an atom in the arrays of [`Layer`] l, in their order.
+fn widths(features: usize, l: usize) -> [usize; 5] {
+    let inner = if l > 0 { features } else { 0 };
+    [features, 3 * features, 3 * inner, 3 * inner, inner]
+}
+
+/// Numbers that so many layers keep of an atom.
+pub(super) fn numbers_an_atom(features: usize, layers: usize) -> usize {
+    (0..layers).flat_map(|l| widths(features, l)).sum()
+}
+
 impl Tiled {
     /// Reserves memory. A slice's filter table has so many bytes.
     pub fn new(
@@ -78,15 +89,10 @@ impl Tiled {
         atoms: usize,
     ) -> Result<Self> {
         let (f, tile) = (weights.features, switches.tile);
-        let some = |wanted: bool, width: usize| Buffer::<f32>::zeros(device, if wanted { atoms * width } else { 0 });
         let layer = |l: usize| {
-            Ok(Layer {
-                scalars: some(true, f)?,
-                vectors: some(true, 3 * f)?,
-                mu: some(l > 0, 3 * f)?,
-                sent: some(l > 0, 3 * f)?,
-                hidden: some(l > 0, f)?,
-            })
+            let [scalars, vectors, mu, sent, hidden] =
+                widths(f, l).map(|width| Buffer::<f32>::zeros(device, atoms * width));
+            Ok(Layer { scalars: scalars?, vectors: vectors?, mu: mu?, sent: sent?, hidden: hidden? })
         };
         // As in the kernels: blocks of a multiprocessor, and channels rounded up to what warps share evenly.
         let at_once = if tile * f <= 32 * 128 { 2 } else { 1 };

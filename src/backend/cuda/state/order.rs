@@ -12,6 +12,20 @@ use crate::error::{Error, Result};
 const ATOM_THREADS: u32 = 128;
 pub(super) const ATOM_BLOCKS: u32 = 128;
 
+// As in kernels/bins.cu.
+/// Blocks that measure how far atoms spread, and the numbers that they leave.
+const SPREAD_BLOCKS: u32 = 128;
+pub(super) const SPREAD: usize = 7 * SPREAD_BLOCKS as usize;
+/// Bins, or rows, that are summed up by one block.
+pub(super) const PIECE: usize = 8192;
+/// Atoms that a block searches for.
+const SEARCH_ATOMS: u32 = 32;
+
+/// Bins of so many atoms: room for them is always there.
+pub(super) fn most_bins(atoms: usize) -> usize {
+    2 * atoms + 64
+}
+
 /// The kernels beside the network's.
 pub(super) struct Kernels {
     pub(super) moved: Kernel,
@@ -129,22 +143,35 @@ impl Kernels {
             })
         };
         let many = if switches.few { None } else { Some(many()?) };
-        let mut rebuild = vec![
-            kernel("bin_grid", 1, 1024)?,
-            kernel("bin_count", each, 256)?,
-            kernel("bin_scan", 1, 1024)?,
-            kernel("bin_fill", each, 256)?,
-        ];
-        if !switches.few {
-            rebuild.push(kernel("spatial_order", each, 256)?);
-        }
-        rebuild.extend([
-            kernel("row_count", warps, 128)?,
-            kernel("row_scan", 1, 1024)?,
-            kernel("row_fill", warps, 128)?,
-            kernel("row_sort", warps, 128)?,
-            kernel("row_reverse", warps, 128)?,
-        ]);
+        let rebuild = if switches.few {
+            // All atoms' fractional coordinates and images, see kernels/few_list.cu.
+            let shared = atoms * (3 * size_of::<f64>() + 3 * size_of::<i32>()) as u32;
+            let direct = |kernel: Kernel| Kernel { shared, ..kernel };
+            vec![
+                direct(kernel("few_count", warps, 128)?),
+                direct(kernel("few_fill", warps, 128)?),
+                kernel("row_reverse", warps, 128)?,
+            ]
+        } else {
+            // One behind the last has a sum too.
+            let (bins, rows) = ((most_bins(atoms as usize) + 1).div_ceil(PIECE), (atoms as usize + 1).div_ceil(PIECE));
+            let searches = atoms.div_ceil(SEARCH_ATOMS);
+            vec![
+                kernel("bin_spread", SPREAD_BLOCKS, 256)?,
+                kernel("bin_grid", 1, SPREAD_BLOCKS)?,
+                kernel("bin_count", each, 256)?,
+                kernel("bin_sums", bins as u32, 1024)?,
+                kernel("bin_scan", bins as u32, 1024)?,
+                kernel("bin_fill", each, 256)?,
+                kernel("spatial_order", each, 256)?,
+                kernel("row_count", searches, 128)?,
+                kernel("row_sums", rows as u32, 1024)?,
+                kernel("row_scan", rows as u32, 1024)?,
+                kernel("row_fill", searches, 128)?,
+                kernel("row_sort", warps, 128)?,
+                kernel("row_reverse", warps, 128)?,
+            ]
+        };
         Ok(Kernels {
             moved: kernel("moved", strided, ATOM_THREADS)?,
             begin,
