@@ -33,9 +33,10 @@ static_assert(sizeof(Update) == UPDATE_BYTES && sizeof(Context) == CONTEXT_BYTES
 // What a block has: three factors of a product in shared memory, and room in device memory for what its threads leave for
 // themselves.
 struct Work {
-    Rows vectors; // [3][TILE] rows of F, or [TILE] rows of 3F
+    Rows vectors; // [3][TILE] rows of F
     Rows scalars; // [TILE] rows of 2F: [q, n]
     Rows hidden;  // [TILE] rows of F
+    Rows wide;    // [TILE] rows of 3F, in the place of `vectors`
     Rows both;    // [3][TILE] rows of 2F, all over the others
     float4* kept; // [slots][OWN_BLOCKS][ROW_TILES][2][TILE_THREADS]
     int first;    // atom's row of the tile's first one
@@ -63,8 +64,9 @@ __device__ inline Work make_work(const Parameters& p, float* memory, float4* kep
     b.vectors = {memory, units, wide};
     b.scalars = {memory + 3 * TILE * wide, units + 3 * TILE, double_wide};
     b.hidden = {memory + TILE * (3 * wide + double_wide), units + 4 * TILE, wide};
+    b.wide = {memory, units, 3 * FEATURES + ROW_PADDING};
     b.both = {memory, units, double_wide};
-    b.kept = kept + (long long)blockIdx.x * KEPT * OWN_BLOCKS * ROW_TILES * 2 * TILE_THREADS + threadIdx.x;
+    b.kept = kept + (long long)blockIdx.x * KEPT * OWN_BLOCKS * ROW_TILES * 2 * TILE_THREADS;
     b.first = 0;
     b.atoms = p.atoms;
     return b;
@@ -73,7 +75,7 @@ __device__ inline Work make_work(const Parameters& p, float* memory, float4* kep
 // A thread's own place for what it keeps of its n-th block of columns.
 __device__ inline float4& kept(const Work& b, int slot, int n, int m, int half)
 {
-    return b.kept[(((slot * OWN_BLOCKS + n) * ROW_TILES + m) * 2 + half) * TILE_THREADS];
+    return b.kept[(((slot * OWN_BLOCKS + n) * ROW_TILES + m) * 2 + half) * TILE_THREADS + tile_thread()];
 }
 
 // Calls `visit(n, block, channel)` for a warp's blocks of 16 channels; `channel` is the lane's first of four.
@@ -82,7 +84,7 @@ template <class Visit> __device__ inline void each_block(Visit visit)
 #pragma unroll 1
     for (int n = 0; n < OWN_BLOCKS; n++) {
         int block = first_block_of_warp() + n * COLUMN_WARPS;
-        if (block < CHANNEL_BLOCKS) visit(n, block, 16 * block + warp_lane() % 4 * 4);
+        if (block < CHANNEL_BLOCKS) visit(n, block, 16 * block + lane_of_tile() % 4 * 4);
     }
 }
 
@@ -101,14 +103,14 @@ __device__ inline float4 dot3(const float4* a, const float4* b) { return fma4(a[
 __device__ inline void split_hidden(const Work& b)
 {
     __syncthreads();
-    split_in_place<MOST_F>(b.hidden, TILE, FEATURES);
+    split_in_place<MOST_F>(b.hidden, TILE / 2, FEATURES);
     __syncthreads();
 }
 
 // The tile's q and μ.
 __device__ inline void load_tile(const Work& b, const float* q, const float* mu)
 {
-    split_rows<MOST_F>(b.vectors, 3 * TILE, FEATURES, [&](int row, int k) {
+    split_rows<MOST_F>(b.vectors, 3 * TILE / 2, FEATURES, [&](int row, int k) {
         return *(const float4*)(mu + (3 * b.global(row % TILE) + row / TILE) * FEATURES + k);
     });
 #pragma unroll 4
@@ -138,7 +140,7 @@ __device__ inline void update_hidden(const Work& b, const Update& own)
         });
     });
     __syncthreads();
-    split_in_place<2 * MOST_F>(b.scalars, TILE, 2 * FEATURES);
+    split_in_place<2 * MOST_F>(b.scalars, TILE / 2, 2 * FEATURES);
     __syncthreads();
     multiply_own(b.scalars, own.first, 2 * FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
         float4 bias = load4(own.first.bias + channel);
@@ -162,7 +164,7 @@ __device__ inline void take3(const Work& b, int slot, int n, int m, int half, fl
 __device__ inline void send(const Work& b, const Context& next, float* hidden, float* sent)
 {
     __syncthreads();
-    split_in_place<MOST_F>(b.scalars, TILE, FEATURES);
+    split_in_place<MOST_F>(b.scalars, TILE / 2, FEATURES);
     __syncthreads();
     dense_tile(b.scalars, next.first, FEATURES, [&](int row, int column, float4 h) {
         if (b.has(row)) store4(hidden + b.global(row) * FEATURES + column, h);
@@ -217,11 +219,10 @@ between(Parameters p, const __grid_constant__ Update own, const __grid_constant_
 template <bool LAST>
 __device__ inline void update_back(const Work& b, const Update& own, const float* gmu, float* gq_out, float* gmu_out)
 {
-    const Rows gradients = {b.vectors.at, b.vectors.unit, 3 * FEATURES + ROW_PADDING};
     __syncthreads();
-    split_in_place<3 * MOST_F>(gradients, TILE, 3 * FEATURES);
+    split_in_place<3 * MOST_F>(b.wide, TILE / 2, 3 * FEATURES);
     __syncthreads();
-    multiply_own(gradients, own.second_back, 3 * FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
+    multiply_own(b.wide, own.second_back, 3 * FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
         each_row([&](int m, int half, int row) {
             store4(b.hidden.row(row) + channel, mul(silu_slope4(kept(b, KEEP_H, n, m, half)), sums[m][half]));
         });
@@ -239,7 +240,7 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < OWN_BLOCKS; n++) {
-        int block = first_block_of_warp() + n * COLUMN_WARPS, channel = 16 * block + warp_lane() % 4 * 4;
+        int block = first_block_of_warp() + n * COLUMN_WARPS, channel = 16 * block + lane_of_tile() % 4 * 4;
         if (block >= CHANNEL_BLOCKS) continue;
         each_row([&](int m, int half, int row) {
             float4 v[3], y[3], gq = kept(b, KEEP_GQ, n, m, half), gn = back.of[0][n + OWN_BLOCKS][m][half];
@@ -261,7 +262,7 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
         });
     }
     __syncthreads();
-    split_in_place<2 * MOST_F>(b.both, 3 * TILE, 2 * FEATURES);
+    split_in_place<2 * MOST_F>(b.both, 3 * TILE / 2, 2 * FEATURES);
     __syncthreads();
     each_block([&](int, int block, int channel) {
         Sums<3, 1> sums;
@@ -286,7 +287,7 @@ __device__ inline void read_out(const Parameters& p, const Work& b, const TiledR
 {
     auto layer = [&](int d) { return Rows{b.vectors.at + d * TILE * b.vectors.stride, nullptr, b.vectors.stride}; };
     __syncthreads();
-    split_in_place<MOST_F>(b.scalars, TILE, FEATURES);
+    split_in_place<MOST_F>(b.scalars, TILE / 2, FEATURES);
     __syncthreads();
 #pragma unroll 1
     for (int d = 0; d < readout.count; d++) {
@@ -296,15 +297,15 @@ __device__ inline void read_out(const Parameters& p, const Work& b, const TiledR
                    [&](int row, int column, float4 h) { store4(to.row(row) + column, h); });
         __syncthreads();
         if (d + 1 < readout.count)
-            split_rows<MOST_F>(b.hidden, TILE, dense.outputs, [&](int row, int k) { return silu4(*(const float4*)(to.row(row) + k)); });
+            split_rows<MOST_F>(b.hidden, TILE / 2, dense.outputs, [&](int row, int k) { return silu4(*(const float4*)(to.row(row) + k)); });
         else {
             for (int row = warp_of_block(); row < TILE; row += TILE_THREADS / 32) {
                 float sum = 0.0f;
-                for (int k = warp_lane(); k < dense.outputs; k += 32) sum = fmaf(readout.last_weight[k], silu(to.row(row)[k]), sum);
+                for (int k = lane_of_tile(); k < dense.outputs; k += 32) sum = fmaf(readout.last_weight[k], silu(to.row(row)[k]), sum);
                 for (int offset = 16; offset > 0; offset >>= 1) sum += __shfl_xor_sync(FULL, sum, offset);
-                if (warp_lane() == 0 && b.has(row)) p.energies[atom_of(p, b.first + row)] = sum + readout.last_bias;
+                if (lane_of_tile() == 0 && b.has(row)) p.energies[atom_of(p, b.first + row)] = sum + readout.last_bias;
             }
-            split_rows<MOST_F>(b.hidden, TILE, dense.outputs, [&](int row, int k) {
+            split_rows<MOST_F>(b.hidden, TILE / 2, dense.outputs, [&](int row, int k) {
                 return mul(load4(readout.last_weight + k), silu_slope4(*(const float4*)(to.row(row) + k)));
             });
         }
@@ -318,7 +319,7 @@ __device__ inline void read_out(const Parameters& p, const Work& b, const TiledR
             store4(to.row(row) + column, mul(silu_slope4(*(const float4*)(before.row(row) + column)), g));
         });
         __syncthreads();
-        split_rows<MOST_F>(b.hidden, TILE, readout.layers[d - 1].outputs, [&](int row, int k) { return *(const float4*)(to.row(row) + k); });
+        split_rows<MOST_F>(b.hidden, TILE / 2, readout.layers[d - 1].outputs, [&](int row, int k) { return *(const float4*)(to.row(row) + k); });
         __syncthreads();
     }
     multiply_own(b.hidden, readout.back[0], readout.layers[0].outputs, [&](int n, int, const float4 (*sums)[2]) {
@@ -358,7 +359,7 @@ turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ T
                 float4 v[3], y[3], gq = kept(b, KEEP_GQ, n, m, half);
                 take3(b, KEEP_V, n, m, half, v);
                 take3(b, KEEP_Y, n, m, half, y);
-                float* to = b.vectors.at + row * (3 * FEATURES + ROW_PADDING) + channel;
+                float* to = b.wide.row(row) + channel;
                 store4(to, gq);
                 store4(to + FEATURES, zero4());
                 store4(to + 2 * FEATURES, mul(gq, dot3(v, y)));
@@ -377,12 +378,11 @@ between_back(Parameters p, const __grid_constant__ Update own, const __grid_cons
     DYNAMIC_SHARED(float, memory);
     if (p.control->status != 0) return;
     Work b = make_work(p, memory, room);
-    const Rows gradients = {b.vectors.at, b.vectors.unit, 3 * FEATURES + ROW_PADDING};
     for (b.first = blockIdx.x * TILE; b.first < p.atoms; b.first += gridDim.x * TILE) {
-        split_rows<3 * MOST_F>(gradients, TILE, 3 * FEATURES,
+        split_rows<3 * MOST_F>(b.wide, TILE / 2, 3 * FEATURES,
                                [&](int row, int k) { return *(const float4*)(gsent + b.global(row) * 3 * FEATURES + k); });
         __syncthreads();
-        multiply_own(gradients, next.second_back, 3 * FEATURES, [&](int, int channel, const float4 (*sums)[2]) {
+        multiply_own(b.wide, next.second_back, 3 * FEATURES, [&](int, int channel, const float4 (*sums)[2]) {
             each_row([&](int m, int half, int row) {
                 float4 h = *(const float4*)(hidden + b.global(row) * FEATURES + channel);
                 store4(b.hidden.row(row) + channel, mul(silu_slope4(h), sums[m][half]));
@@ -411,7 +411,7 @@ between_back(Parameters p, const __grid_constant__ Update own, const __grid_cons
                 const float* from = gmu + 3 * b.global(row) * FEATURES + channel;
 #pragma unroll
                 for (int c = 0; c < 3; c++) g[c] = *(const float4*)(from + c * FEATURES);
-                float* to = b.vectors.at + row * (3 * FEATURES + ROW_PADDING) + channel;
+                float* to = b.wide.row(row) + channel;
                 store4(to, scalar);
                 store4(to + FEATURES, dot3(g, y));
                 store4(to + 2 * FEATURES, mul(scalar, dot3(v, y)));

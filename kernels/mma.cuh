@@ -70,6 +70,16 @@ __device__ inline void add_half_product(float4& sum, unsigned a0, unsigned a1, u
         : "+f"(sum.x), "+f"(sum.y), "+f"(sum.z), "+f"(sum.w) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// left · right alone: the sum begins with it.
+__device__ inline float4 half_product(unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
+{
+    float4 sum;
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+        : "=f"(sum.x), "=f"(sum.y), "=f"(sum.z), "=f"(sum.w)
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(0.0f));
+    return sum;
+}
+
 // 2^x, to two units in the last place.
 __device__ inline float two_to(float x)
 {

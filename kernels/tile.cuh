@@ -2,7 +2,7 @@
 // caches. A block has TILE atoms (16, 32 or 64) and eight warps; a warp makes some rows and, of every part of the columns,
 // channels 16 at a time.
 //
-// Factors are 16 bits wide: each is split into hi + lo, and lo·hi + hi·lo + hi·hi is summed from zero for each sixteen inputs, then
+// Factors are 16 bits wide: each is split into hi + lo, and lo·hi + hi·lo + hi·hi is summed from zero for each 16 or 32 inputs, then
 // added with rounding. So that 16 bits are enough for any number, a row is first scaled by the power of two that brings its
 // largest to between 2^10 and 2^11, and a whole matrix of weights to between 2^7 and 2^8: what is left out is less than
 // 2^-22 of the largest. With g = lane / 4 and c = lane % 4 a lane gives the inputs 16 k + 4 c and on of rows g and g + 8, and
@@ -19,7 +19,7 @@
 // Blocks of 16 channels, and how many of them are a warp's at the most.
 #define CHANNEL_BLOCKS (FEATURES / 16)
 #define OWN_BLOCKS ((CHANNEL_BLOCKS + COLUMN_WARPS - 1) / COLUMN_WARPS)
-// Rows in shared memory stand so far apart that eight of them meet in no bank.
+// Rows in shared memory stand so far apart that those which lanes read together meet in no bank.
 #define ROW_PADDING 8
 
 // Weights [inputs][outputs] of a dense layer, see tiles.rs.
@@ -30,15 +30,21 @@ struct Tiles {
     int outputs;
 };
 
-// Rows in shared memory: as numbers, or split, hi of the `width` numbers first. `unit`: of each row when it is split.
+// Rows in shared memory, as numbers or split. Rows r and r + 8 of each sixteen share a place of two strides. As numbers they
+// stand one behind the other; split, hi of both in turns, two inputs at a time, then lo: what a lane gives to a product is then
+// one load. `unit`: of each row when it is split.
 struct Rows {
     float* at;
     float* unit;
     int stride;
-    __device__ float* row(int index) const { return at + index * stride; }
+    __device__ float* pair(int index) const { return at + index * 2 * stride; }
+    __device__ float* row(int index) const { return pair(index / 16 * 8 + index % 8) + (index / 8 % 2) * stride; }
 };
 
-__device__ inline int warp_of_block() { return threadIdx.x >> 5; }
+// What follows from the thread is computed where it is used: kept through all layers it would fill the registers.
+__device__ inline int tile_thread() { return here(threadIdx.x); }
+__device__ inline int warp_of_block() { return tile_thread() >> 5; }
+__device__ inline int lane_of_tile() { return tile_thread() & 31; }
 __device__ inline int first_row_of_warp() { return warp_of_block() / COLUMN_WARPS * (16 * ROW_TILES); }
 __device__ inline int first_block_of_warp() { return warp_of_block() % COLUMN_WARPS; }
 
@@ -47,8 +53,8 @@ __device__ inline float4 abs_max(float4 a, float4 b)
     return make_float4(fmaxf(a.x, fabsf(b.x)), fmaxf(a.y, fabsf(b.y)), fmaxf(a.z, fabsf(b.z)), fmaxf(a.w, fabsf(b.w)));
 }
 
-// Splits a row of `width` numbers into shared memory; the lane's are those from 4 (lane + 32 k) on. One warp.
-template <int MOST> __device__ inline void split_row(const float4* values, int width, const Rows& to, int index)
+// The power of two that brings a row's largest number to where 16 bits are enough, and the row's unit. One warp.
+template <int MOST> __device__ inline float row_factor(const float4* values, float& unit)
 {
     float4 most = zero4();
 #pragma unroll
@@ -56,47 +62,64 @@ template <int MOST> __device__ inline void split_row(const float4* values, int w
     // Numbers that are not negative rise with their bits. Powers of two by their exponents; what is no number stays so.
     unsigned largest = __float_as_uint(fmaxf(fmaxf(most.x, most.y), fmaxf(most.z, most.w)));
     int exponent = max(min((int)(__reduce_max_sync(FULL, largest) >> 23), 250), 20);
-    float factor = __uint_as_float((unsigned)(264 - exponent) << 23);
-    unsigned* row = (unsigned*)to.row(index);
-#pragma unroll
-    for (int k = 0; k < MOST; k++) {
-        int at = warp_lane() + 32 * k;
-        if (4 * at >= width) continue;
-        float4 v = scale(factor, values[k]);
-        unsigned hi0 = pack_halves(v.x, v.y), hi1 = pack_halves(v.z, v.w);
-        unsigned lo0 = pack_halves(v.x - lower_half(hi0), v.y - upper_half(hi0));
-        unsigned lo1 = pack_halves(v.z - lower_half(hi1), v.w - upper_half(hi1));
-        *(uint2*)(row + 2 * at) = make_uint2(hi0, hi1);
-        *(uint2*)(row + width / 2 + 2 * at) = make_uint2(lo0, lo1);
-    }
-    if (warp_lane() == 0) to.unit[index] = __uint_as_float((unsigned)(exponent - 10) << 23);
+    unit = __uint_as_float((unsigned)(exponent - 10) << 23);
+    return __uint_as_float((unsigned)(264 - exponent) << 23);
 }
 
-// Splits `count` rows of up to MOST * 128 numbers; `value(row, k)` gives four of them, and may read the rows that are written.
-// Warps share the rows. The block must wait before and after.
-template <int MOST, class Value> __device__ inline void split_rows(const Rows& to, int count, int width, Value value)
+// Four numbers as hi and lo, two in a register.
+struct Halves {
+    unsigned hi0, hi1, lo0, lo1;
+};
+
+__device__ inline Halves split4(float4 v)
 {
-    // Some rows at a time, so that their loads are under way together.
-    const int WARPS = TILE_THREADS / 32, GROUP = MOST < 4 ? 4 / MOST : 1;
-    for (int first = warp_of_block(); first < count; first += GROUP * WARPS) {
-        float4 values[GROUP][MOST];
+    unsigned hi0 = pack_halves(v.x, v.y), hi1 = pack_halves(v.z, v.w);
+    return {hi0, hi1, pack_halves(v.x - lower_half(hi0), v.y - upper_half(hi0)),
+            pack_halves(v.z - lower_half(hi1), v.w - upper_half(hi1))};
+}
+
+// Splits rows of up to MOST * 128 numbers; `value(row, k)` gives four of them, and may read the rows that are written. Warps share
+// the pairs of rows, of which there are `pairs`. The block must wait before and after.
+template <int MOST, class Value> __device__ inline void split_rows(const Rows& to, int pairs, int width, Value value)
+{
+    // Some at a time, so that their loads are under way together.
+    const int WARPS = TILE_THREADS / 32, GROUP = MOST == 1 ? 2 : 1;
+    for (int first = warp_of_block(); first < pairs; first += GROUP * WARPS) {
+        float4 values[GROUP][2][MOST];
 #pragma unroll
-        for (int n = 0; n < GROUP; n++)
+        for (int n = 0; n < 2 * GROUP; n++)
 #pragma unroll
             for (int k = 0; k < MOST; k++) {
-                int row = first + n * WARPS, at = 4 * (warp_lane() + 32 * k);
-                values[n][k] = row < count && at < width ? value(row, at) : zero4();
+                int pair = first + n / 2 * WARPS, row = pair / 8 * 16 + pair % 8 + n % 2 * 8, at = 4 * (lane_of_tile() + 32 * k);
+                values[n / 2][n % 2][k] = pair < pairs && at < width ? value(row, at) : zero4();
             }
         __syncwarp();
 #pragma unroll
-        for (int n = 0; n < GROUP; n++)
-            if (first + n * WARPS < count) split_row<MOST>(values[n], width, to, first + n * WARPS);
+        for (int n = 0; n < GROUP; n++) {
+            int pair = first + n * WARPS;
+            if (pair >= pairs) continue;
+            float low_unit, high_unit, low = row_factor<MOST>(values[n][0], low_unit), high = row_factor<MOST>(values[n][1], high_unit);
+            unsigned* place = (unsigned*)to.pair(pair);
+#pragma unroll
+            for (int k = 0; k < MOST; k++) {
+                int at = 4 * (lane_of_tile() + 32 * k);
+                if (at >= width) continue;
+                Halves a = split4(scale(low, values[n][0][k])), b = split4(scale(high, values[n][1][k]));
+                *(uint4*)(place + at) = make_uint4(a.hi0, b.hi0, a.hi1, b.hi1);
+                *(uint4*)(place + width + at) = make_uint4(a.lo0, b.lo0, a.lo1, b.lo1);
+            }
+            if (lane_of_tile() == 0) {
+                float* unit = to.unit + pair / 8 * 16 + pair % 8;
+                unit[0] = low_unit;
+                unit[8] = high_unit;
+            }
+        }
     }
 }
 
-template <int MOST> __device__ inline void split_in_place(const Rows& rows, int count, int width)
+template <int MOST> __device__ inline void split_in_place(const Rows& rows, int pairs, int width)
 {
-    split_rows<MOST>(rows, count, width, [&](int row, int k) { return *(const float4*)(rows.row(row) + k); });
+    split_rows<MOST>(rows, pairs, width, [&](int row, int k) { return *(const float4*)(rows.row(row) + k); });
 }
 
 // Sums of a warp's rows and of some blocks of 16 columns: [0] is row g of each sixteen, [1] row g + 8, four channels each.
@@ -110,8 +133,8 @@ template <int COMPONENTS, int BLOCKS>
 __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left, const Tiles& right, int width,
                                 const int* block)
 {
-    int lane = warp_lane(), g = lane / 4, c = lane % 4, steps = width / 16;
-    const unsigned* rows = (const unsigned*)left.row(first_row_of_warp() + g) + 2 * c;
+    int lane = lane_of_tile(), g = lane / 4, c = lane % 4, steps = width / 16;
+    const unsigned* rows = (const unsigned*)left.pair(first_row_of_warp() / 2 + g) + 4 * c;
     const uint4* weights = right.data + block[0] * 2 * steps * 32 + lane;
     uint4 next[BLOCKS][2];
     auto fetch = [&]() {
@@ -121,7 +144,7 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
             for (int t = 0; t < 2; t++) next[b][t] = __ldg(weights + ((block[b] - block[0]) * 2 + t) * steps * 32);
         weights += 32;
     };
-    // One component has so little to do with its weights that they must be on their way before; three would not have the registers.
+    // Weights are on their way a step before they are needed, unless three components give them enough to do.
     const bool AHEAD = COMPONENTS == 1;
     if (AHEAD) fetch();
 #pragma unroll
@@ -131,38 +154,50 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
 #pragma unroll
             for (int m = 0; m < ROW_TILES; m++) sums.of[component][b][m][0] = sums.of[component][b][m][1] = zero4();
     }
+    // Sixteen inputs, or two times sixteen where there are registers for it, go into a part before it is added.
+    const int STEPS = COMPONENTS * BLOCKS <= 2 ? 2 : 1;
 #pragma unroll 1
-    for (int k = 0; k < steps; k++) {
-        if (!AHEAD) fetch();
-        uint4 now[BLOCKS][2];
+    for (int k = 0; k < steps; k += STEPS) {
+        float4 parts[COMPONENTS][ROW_TILES][BLOCKS][2];
 #pragma unroll
-        for (int b = 0; b < BLOCKS; b++)
+        for (int step = 0; step < STEPS; step++) {
+            if (!AHEAD) fetch();
+            uint4 now[BLOCKS][2];
 #pragma unroll
-            for (int t = 0; t < 2; t++) now[b][t] = next[b][t];
-        // Behind the last weights there is room for what is then read and not used.
-        if (AHEAD) fetch();
+            for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+                for (int t = 0; t < 2; t++) now[b][t] = next[b][t];
+            // Behind the last weights there is room for what is then read and not used.
+            if (AHEAD) fetch();
+#pragma unroll
+            for (int component = 0; component < COMPONENTS; component++)
+#pragma unroll
+                for (int m = 0; m < ROW_TILES; m++) {
+                    const unsigned* at = rows + (component * TILE + 16 * m) * left.stride + 16 * step;
+                    uint4 hi = *(const uint4*)at, lo = *(const uint4*)(at + width);
+#pragma unroll
+                    for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+                        for (int t = 0; t < 2; t++) {
+                            uint4 w = now[b][t];
+                            float4& part = parts[component][m][b][t];
+                            if (step == 0) part = half_product(lo.x, lo.y, lo.z, lo.w, w.x, w.y);
+                            else add_half_product(part, lo.x, lo.y, lo.z, lo.w, w.x, w.y);
+                            add_half_product(part, hi.x, hi.y, hi.z, hi.w, w.z, w.w);
+                            add_half_product(part, hi.x, hi.y, hi.z, hi.w, w.x, w.y);
+                        }
+                }
+        }
+        rows += 16 * STEPS;
+        // As the products come: two channels of row g, two of row g + 8.
 #pragma unroll
         for (int component = 0; component < COMPONENTS; component++)
 #pragma unroll
-            for (int m = 0; m < ROW_TILES; m++) {
-                const unsigned* at = rows + (component * TILE + 16 * m) * left.stride;
-                uint2 hi0 = *(const uint2*)at, hi1 = *(const uint2*)(at + 8 * left.stride);
-                uint2 lo0 = *(const uint2*)(at + width / 2), lo1 = *(const uint2*)(at + width / 2 + 8 * left.stride);
+            for (int m = 0; m < ROW_TILES; m++)
 #pragma unroll
                 for (int b = 0; b < BLOCKS; b++)
 #pragma unroll
-                    for (int t = 0; t < 2; t++) {
-                        float4 part = zero4();
-                        uint4 w = now[b][t];
-                        add_half_product(part, lo0.x, lo1.x, lo0.y, lo1.y, w.x, w.y);
-                        add_half_product(part, hi0.x, hi1.x, hi0.y, hi1.y, w.z, w.w);
-                        add_half_product(part, hi0.x, hi1.x, hi0.y, hi1.y, w.x, w.y);
-                        // As the products come: two channels of row g, two of row g + 8.
-                        float4& sum = sums.of[component][b][m][t];
-                        sum = add(sum, part);
-                    }
-            }
-        rows += 8;
+                    for (int t = 0; t < 2; t++) sums.of[component][b][m][t] = add(sums.of[component][b][m][t], parts[component][m][b][t]);
     }
     // To four channels of each row, in the units of both factors.
 #pragma unroll
@@ -186,7 +221,7 @@ template <class Visit> __device__ inline void each_row(Visit visit)
 #pragma unroll
     for (int m = 0; m < ROW_TILES; m++)
 #pragma unroll
-        for (int half = 0; half < 2; half++) visit(m, half, first_row_of_warp() + 16 * m + 8 * half + warp_lane() / 4);
+        for (int half = 0; half < 2; half++) visit(m, half, first_row_of_warp() + 16 * m + 8 * half + lane_of_tile() / 4);
 }
 
 // A warp's n-th block of channels. Where it has fewer, its last one again: a distance that is known costs no registers.
@@ -207,7 +242,7 @@ template <class Visit> __device__ inline void multiply_own(const Rows& left, con
 #pragma unroll
     for (int n = 0; n < OWN_BLOCKS; n++)
         if (first_block_of_warp() + n * COLUMN_WARPS < CHANNEL_BLOCKS)
-            visit(n, 16 * own_block(n) + warp_lane() % 4 * 4, sums.of[0][n]);
+            visit(n, 16 * own_block(n) + lane_of_tile() % 4 * 4, sums.of[0][n]);
 }
 
 // Y = X W + bias with one block of columns after the other; `store(row, column, y)` takes four columns.
@@ -218,7 +253,7 @@ __device__ inline void dense_tile(const Rows& left, const Tiles& right, int widt
     for (int block = first_block_of_warp(); 16 * block < right.outputs; block += COLUMN_WARPS) {
         Sums<1, 1> sums;
         multiply(sums, left, right, width, &block);
-        int column = 16 * block + warp_lane() % 4 * 4;
+        int column = 16 * block + lane_of_tile() % 4 * 4;
         float4 bias = right.bias ? load4(right.bias + column) : zero4();
         each_row([&](int m, int half, int row) { store(row, column, add(bias, sums.of[0][0][m][half])); });
     }

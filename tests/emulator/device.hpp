@@ -474,6 +474,13 @@ inline void add_half_product(float4& sum, unsigned a0, unsigned a1, unsigned a2,
     sum = {results[0], results[1], results[2], results[3]};
 }
 
+inline float4 half_product(unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
+{
+    float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+    add_half_product(sum, a0, a1, a2, a3, b0, b1);
+    return sum;
+}
+
 inline void __syncwarp() { emulator::exchange(0); }
 
 inline unsigned __ballot_sync(unsigned, bool value)
