@@ -5,9 +5,9 @@
 //!     compute-sanitizer --tool memcheck --leak-check full PROGRAM --test-threads 1
 //!     compute-sanitizer --tool initcheck PROGRAM --test-threads 1
 //!     compute-sanitizer --tool synccheck --num-cuda-barriers 128 PROGRAM --test-threads 1
-//!     compute-sanitizer --tool racecheck --num-cuda-barriers 128 PROGRAM --test-threads 1
+//!     compute-sanitizer --tool racecheck --num-cuda-barriers 128 PROGRAM --test-threads 1 32_features
 //!
-//! By itself it holds the end of these runs against float64. The emulated GPU takes two steps of smaller networks.
+//! (With 128 features racecheck takes many minutes; the kernels are the same.) By itself it holds the end of these runs against float64. The emulated GPU takes two steps of smaller networks.
 
 mod common;
 
@@ -99,6 +99,11 @@ fn painn_in_a_box_with_32_features() {
 }
 
 #[test]
+fn painn_in_vacuum_with_32_features() {
+    fifty_atoms("painn", 32, false);
+}
+
+#[test]
 fn student_in_a_box() {
     fifty_atoms("student", 128, true);
 }
@@ -111,4 +116,9 @@ fn student_in_vacuum() {
 #[test]
 fn student_in_a_box_with_32_features() {
     fifty_atoms("student", 32, true);
+}
+
+#[test]
+fn student_in_vacuum_with_32_features() {
+    fifty_atoms("student", 32, false);
 }
