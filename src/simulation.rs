@@ -257,8 +257,9 @@ mod tests {
             })
         }
 
-        fn frame(&mut self) -> Result<Frame> {
-            Ok(Frame { sample: self.sample()?, ..Frame::default() })
+        fn read_frame(&mut self, frame: &mut Frame) -> Result<()> {
+            frame.sample = self.sample()?;
+            Ok(())
         }
 
         fn state(&mut self) -> Result<State> {

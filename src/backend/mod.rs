@@ -127,8 +127,15 @@ pub trait Backend {
     /// Energies and temperature of the current state.
     fn sample(&mut self) -> Result<Sample>;
 
+    /// The current state in full, into a frame whose memory is used again.
+    fn read_frame(&mut self, frame: &mut Frame) -> Result<()>;
+
     /// The current state in full.
-    fn frame(&mut self) -> Result<Frame>;
+    fn frame(&mut self) -> Result<Frame> {
+        let mut frame = Frame::default();
+        self.read_frame(&mut frame)?;
+        Ok(frame)
+    }
 
     /// What is needed to go on from here, exactly.
     fn state(&mut self) -> Result<State>;

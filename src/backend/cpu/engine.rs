@@ -188,7 +188,7 @@ impl<P: Potential> Backend for CpuBackend<P> {
         tell: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<()> {
         let goal = self.step + steps;
-        let mut samples = Vec::new();
+        let (mut samples, mut frame) = (Vec::new(), Frame::default());
         loop {
             let before = self.step;
             samples.clear();
@@ -199,7 +199,8 @@ impl<P: Potential> Backend for CpuBackend<P> {
             self.watch.take().into_iter().try_for_each(|departure| tell(Event::Departure(departure)))?;
             let more = more?;
             if self.step != before && self.frames.at(self.step) {
-                tell(Event::Frame(&self.frame()?))?;
+                self.read_frame(&mut frame)?;
+                tell(Event::Frame(&frame))?;
             }
             if !more {
                 return Ok(());
@@ -224,13 +225,12 @@ impl<P: Potential> Backend for CpuBackend<P> {
         Ok(self.current_sample())
     }
 
-    fn frame(&mut self) -> Result<Frame> {
-        Ok(Frame {
-            sample: self.current_sample(),
-            positions: self.system.positions.clone(),
-            velocities: self.velocities.clone(),
-            forces: self.evaluation.forces.clone(),
-        })
+    fn read_frame(&mut self, frame: &mut Frame) -> Result<()> {
+        frame.sample = self.current_sample();
+        frame.positions.clone_from(&self.system.positions);
+        frame.velocities.clone_from(&self.velocities);
+        frame.forces.clone_from(&self.evaluation.forces);
+        Ok(())
     }
 
     fn state(&mut self) -> Result<State> {

@@ -4,6 +4,7 @@ use super::device::Device;
 use super::graph::Graph;
 use super::journal::Journal;
 use super::layout::{Control, DeviceSample, status};
+use super::memory::Staging;
 use super::potential::collect;
 use super::state::{Motion, SAMPLES, State};
 use crate::backend::departure::Watch;
@@ -342,13 +343,10 @@ impl Backend for CudaBackend {
         }))
     }
 
-    fn frame(&mut self) -> Result<Frame> {
-        Ok(Frame {
-            sample: self.sample()?,
-            positions: self.state.positions()?,
-            velocities: self.state.velocities()?,
-            forces: self.state.forces()?,
-        })
+    fn read_frame(&mut self, frame: &mut Frame) -> Result<()> {
+        frame.sample = self.sample()?;
+        let mut staging = Staging::new(&self.state.device, 9 * self.atomic_numbers.len())?;
+        self.state.read_frame(&mut staging, [&mut frame.positions, &mut frame.velocities, &mut frame.forces])
     }
 
     fn state(&mut self) -> Result<backend::State> {

@@ -6,7 +6,7 @@
 
 use super::device::Device;
 use super::layout::{Control, Parameters};
-use super::memory::{Buffer, Pages};
+use super::memory::{Buffer, Staging};
 use crate::backend::Event;
 use crate::backend::due::Due;
 use crate::error::Result;
@@ -36,7 +36,7 @@ pub(super) struct Journal {
 /// Where frames are.
 struct Memory {
     /// [2][places][3][N][3]
-    pages: Pages<f64>,
+    pages: Staging<f64>,
     places: usize,
     atoms: usize,
     intervals: Buffer<i64>,
@@ -53,7 +53,7 @@ impl Journal {
         let whole: Vec<i64> =
             due.intervals().iter().map(|&interval| i64::try_from(interval).unwrap_or(i64::MAX)).collect();
         let memory = Memory {
-            pages: Pages::new(device, 2 * places * 9 * atoms)?,
+            pages: Staging::new(device, 2 * places * 9 * atoms)?,
             places,
             atoms,
             intervals: Buffer::from(device, &whole)?,

@@ -109,18 +109,16 @@ impl<T> Drop for Buffer<T> {
     }
 }
 
-/// Room on the host for so many numbers, in pages that stay in place: kernels write to them as they do to the device's
-/// memory, and go on while the numbers are on their way.
-pub(super) struct Pages<T> {
+/// Room on the host for so many numbers, in pages that stay in place: the device copies to them by itself, and several
+/// copies are waited for once. From other memory the driver would copy once more, piece by piece. Kernels write to them as
+/// they do to the device's memory, and go on while the numbers are on their way.
+pub(super) struct Staging<T> {
     device: Arc<Device>,
     values: *mut T,
     len: usize,
 }
 
-// SAFETY: nobody else has the pointer.
-unsafe impl<T: Send> Send for Pages<T> {}
-
-impl<T: Copy> Pages<T> {
+impl<T: Copy> Staging<T> {
     /// All bytes zero.
     pub fn new(device: &Arc<Device>, len: usize) -> Result<Self> {
         device.enter()?;
@@ -131,7 +129,7 @@ impl<T: Copy> Pages<T> {
             check(sys::cuMemAllocHost_v2(&mut pointer, bytes), &doing)?;
             pointer.cast::<u8>().write_bytes(0, bytes);
         }
-        Ok(Pages { device: device.clone(), values: pointer.cast(), len })
+        Ok(Staging { device: device.clone(), values: pointer.cast(), len })
     }
 
     /// Where they are, for the device too: a 64-bit system has one space of addresses.
@@ -148,11 +146,30 @@ impl<T: Copy> Pages<T> {
         // SAFETY: inside of our memory, which is zeros or what the device has written: any bytes are a T.
         unsafe { std::slice::from_raw_parts(self.values.add(begin), len) }
     }
+
+    /// Copies all that the buffers hold, one behind the other, and waits for it.
+    pub fn fetch(&mut self, buffers: &[&Buffer<T>]) -> Result<&[T]> {
+        let total = buffers.iter().map(|buffer| buffer.len).sum();
+        assert!(total <= self.len, "there is room for all");
+        self.device.enter()?;
+        let mut begin = 0;
+        for buffer in buffers {
+            // SAFETY: both ends have that many bytes, and nobody looks at ours before the stream is through.
+            unsafe {
+                let (to, stream) = (self.values.add(begin).cast(), self.device.stream());
+                check(sys::cuMemcpyDtoHAsync_v2(to, buffer.pointer, buffer.bytes(), stream), "copying from it")?;
+            }
+            begin += buffer.len;
+        }
+        self.device.wait()?;
+        // SAFETY: so many numbers were just written; any bytes are a T: they were written as such.
+        Ok(unsafe { std::slice::from_raw_parts(self.values, total) })
+    }
 }
 
-impl<T> Drop for Pages<T> {
+impl<T> Drop for Staging<T> {
     fn drop(&mut self) {
-        // SAFETY: nobody else knows the pointer, and nothing writes to it when the stream is through.
+        // SAFETY: nobody else knows the pointer, and no copy is under way when the stream is through.
         unsafe {
             if self.device.enter().is_ok() && self.device.wait().is_ok() {
                 sys::cuMemFreeHost(self.values.cast());
