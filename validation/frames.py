@@ -19,7 +19,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 INPUT = ROOT / "validation/base.toml"
 #: Atoms times steps of a long run, at most so many steps, and how many times longer it is than a short one.
-WORK, MOST, LONGER = 10_000_000, 40_000, 5
+WORK, MOST, LONGER = 20_000_000, 40_000, 5
 #: Part of the time that frames may take.
 BOUND = 0.03
 
