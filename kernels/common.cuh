@@ -47,18 +47,21 @@ struct Control {
     long long target;        // the last step of this launch
     long long rebuilds;      // of the list, after the first
     long long needed;        // pairs that the list needs
+    long long next_frame;    // the next step with a frame; 0 where there is none
     int counts[3];           // bins along each edge
     int reach[3];            // bins to look at on each side
     int rebuild;             // 1: some atom has moved more than half the skin
     int status;
     int atom;                // the lowest index that `status` is about
     int samples;             // taken since the host looked
+    int frames;              // the place of the next frame
     int close;               // 1: atoms came too close in this evaluation, 2: in one before, since the host looked
     int noted[2];            // few atoms: `close` for even and odd steps, while blocks are not all at the same step
     float surely_in;         // squared distances in float32 below which a pair is in the list, Å²
     float surely_out;        // and from which on it is not
 };
 
+// What the host is to hear of a step.
 struct Sample {
     long long step;
     long long rebuilds;
@@ -66,6 +69,8 @@ struct Sample {
     double network;   // as in Control
     double full_step;
     double heat;
+    int logged; // 1: a row of the energy log
+    int framed; // 1: the next of the frames is of this step
 };
 
 // A pair (centre, neighbour) inside the cutoff: two 16-byte loads.
@@ -148,6 +153,8 @@ struct Parameters {
     const ElementPair* element_pairs; // [elements][elements]
     Contact* contacts;                // [elements][elements], the lighter element first
     double* repulsion; // [N], each atom's half of the repulsion of its pairs, in the network's unit
+    double* frames;    // [frames_capacity][3][N][3], positions, velocities, forces: pages of the host
+    const long long* frame_intervals; // [frame_intervals_count], a frame is due at the multiples of each
     double cell[9];    // edge vectors as rows, Å
     double inverse[9];
     double heights[3];
@@ -169,6 +176,7 @@ struct Parameters {
     int remove_centre_of_mass;
     int elements;
     int stop_outside; // no step follows one that left what the model was trained on
+    int frames_capacity, frame_intervals_count;
 };
 
 #if CONDITIONAL

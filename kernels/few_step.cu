@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(FEW_THREADS) few_begin(Parameters p
 }
 
 // This block's own copy of the system, all of it in shared memory, see src/backend/cuda/few.rs; only the first block keeps
-// samples. The block must wait before it uses them.
+// samples and frames. The block must wait before it uses them.
 __device__ inline const Parameters& own_copy(const Parameters& p, const Team& t)
 {
     Parameters& own = *(Parameters*)t.rest;
@@ -73,7 +73,7 @@ __device__ inline const Parameters& own_copy(const Parameters& p, const Team& t)
         own.half_kick = half_kick;
         own.partials = half_kick + p.atoms;
         own.images = images;
-        if (blockIdx.x != 0) own.samples_capacity = 0;
+        if (blockIdx.x != 0) own.samples_capacity = own.frames_capacity = 0;
     }
     return own;
 }

@@ -172,14 +172,39 @@ __device__ inline void observe_all(const Parameters& p, double& network, double&
     full_step = 0.5 * p.mass_velocity2 * block_sum(twice);
 }
 
-// Closes a step: counts it, adds up the bath's heat, takes a sample when one is due, and tells all threads whether another
-// step is to follow. One block; `blocks` is the grid of `begin`.
+// The first step after this one with a frame.
+__device__ inline long long next_frame(const Parameters& p, long long step)
+{
+    long long next = 0;
+    for (int k = 0; k < p.frame_intervals_count; k++) {
+        long long interval = p.frame_intervals[k], due = (step / interval + 1) * interval;
+        if (k == 0 || due < next) next = due;
+    }
+    return next;
+}
+
+// Writes a frame to where the host will find it. One block; nobody waits for what it writes.
+__device__ inline void keep_frame(const Parameters& p, int place)
+{
+    int n = 3 * p.atoms;
+    double* to = p.frames + 3ll * n * place;
+    for (int k = threadIdx.x; k < n; k += blockDim.x) {
+        to[k] = p.positions[k];
+        to[k + n] = p.velocities[k];
+        to[k + 2 * n] = p.forces[k];
+    }
+}
+
+// Closes a step: counts it, adds up the bath's heat, keeps a sample and a frame when they are due, and tells all threads
+// whether another step is to follow. One block; `blocks` is the grid of `begin`.
 __device__ inline bool end(const Parameters& p, int blocks)
 {
     Control* control = p.control;
     int status = control->status;
     long long step = control->step + 1;
     bool more = step < control->target;
+    bool logged = step % p.log_interval == 0, framed = step == control->next_frame;
+    int place = control->frames;
 #if WATCH
     bool close = control->close == 1 && (status == 0 || status == STATUS_FAST), outside = close;
     // Of few atoms every block closes the step, for itself.
@@ -201,20 +226,25 @@ __device__ inline bool end(const Parameters& p, int blocks)
         control->kinetic = kinetic;
     }
 #endif
-    if (step % p.log_interval == 0) {
+    if (logged || framed) {
         double network, full_step;
         observe_all(p, network, full_step);
+        if (framed && place < p.frames_capacity) keep_frame(p, place);
 #if WATCH
-        outside = outside || !(network >= p.lowest && network <= p.highest);
+        outside = outside || (logged && !(network >= p.lowest && network <= p.highest));
 #endif
         if (threadIdx.x == 0) {
 #if !LANGEVIN
             control->kinetic = full_step;
 #endif
             Sample sample = {step, control->rebuilds + (control->rebuild != 0), control->kinetic, network, full_step,
-                             control->heat};
+                             control->heat, logged, framed};
             if (control->samples < p.samples_capacity) p.samples[control->samples] = sample;
             control->samples += 1;
+            if (framed) {
+                control->frames = place + 1;
+                control->next_frame = next_frame(p, step);
+            }
         }
     }
     bool leaves = false;

@@ -18,8 +18,6 @@ use crate::system::{Cell, FARTHEST, System, degrees_of_freedom, kinetic_energy, 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-/// Steps between two looks at the samples; progress is shown and checkpoints become due at least this often.
-const CHUNK: u64 = 100;
 /// Å: an atom within this distance of a hydrogen can be what it is bound to.
 const LONGEST_HYDROGEN_BOND: f64 = 1.6;
 /// Å: atoms closer than this are a mistake in the structure, whatever the elements.
@@ -191,7 +189,6 @@ fn schedule(config: &RunConfig) -> Schedule {
         steps: config.dynamics.steps,
         frame_intervals: extra.chain([config.output.trajectory_interval]).collect(),
         checkpoint_interval: config.output.checkpoint_interval,
-        chunk: CHUNK,
         stop_outside: config.outside_domain == OutsideDomain::Stop,
     }
 }

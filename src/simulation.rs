@@ -1,7 +1,8 @@
 //! The loop: how far to advance, who is told, when to stop.
 
 use crate::analysis::{Conservation, Limits, Verdict};
-use crate::backend::{Backend, Departure, State};
+use crate::backend::due::Due;
+use crate::backend::{Backend, Departure, Event, State};
 use crate::error::{Error, Result};
 use crate::output::{Frame, Sample};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,23 +55,8 @@ pub struct Schedule {
     pub frame_intervals: Vec<u64>,
     /// Steps between checkpoints; by the clock without a number. It decides nothing but what a kill costs.
     pub checkpoint_interval: Option<u64>,
-    /// Most steps between two looks at samples and at the stop flag.
-    pub chunk: u64,
     /// Whether the run ends, as one that failed, with the step in which it leaves what its model was trained on.
     pub stop_outside: bool,
-}
-
-impl Schedule {
-    /// The step at which the backend must next stop for the host.
-    fn next_stop(&self, step: u64) -> u64 {
-        let next_multiple = |interval: u64| (step / interval + 1).saturating_mul(interval);
-        let intervals = self.frame_intervals.iter().copied().chain([self.chunk]).chain(self.checkpoint_interval);
-        intervals.map(next_multiple).fold(self.steps, u64::min)
-    }
-
-    fn has_frame(&self, step: u64) -> bool {
-        self.frame_intervals.iter().any(|&interval| step.is_multiple_of(interval))
-    }
 }
 
 /// How a run ended.
@@ -128,46 +114,48 @@ fn observe(
     stop: &AtomicBool,
     departures: &mut Vec<Departure>,
 ) -> Result<()> {
-    let (mut samples, mut frame) = (Vec::new(), Frame::default());
     if schedule.stop_outside {
         backend.stop_outside();
     }
+    backend.tell_frames(&schedule.frame_intervals)?;
     if conservation.is_empty() {
-        samples.push(backend.sample()?);
-        tell(observers, conservation, &samples)?;
-        tell_frame(backend, observers, &mut frame)?;
+        tell_samples(&[backend.sample()?], observers, conservation)?;
+        tell_frame(&backend.frame()?, observers)?;
         tell_state(backend, observers)?;
     }
-    look_outside(backend, schedule, observers, departures)?;
+    for departure in backend.departures() {
+        if schedule.stop_outside {
+            return Err(outside(&departure));
+        }
+        tell_departure(departure, observers, departures)?;
+    }
+    let checkpoints = Due::new(schedule.checkpoint_interval);
     let mut saved = Instant::now();
     while backend.step() < schedule.steps && !stop.load(Ordering::Relaxed) {
-        samples.clear();
         let before = backend.step();
-        let advanced = backend.advance(schedule.next_stop(before) - before, stop, &mut samples);
-        // What was reached before an error is still told.
-        tell(observers, conservation, &samples)?;
-        let inside = look_outside(backend, schedule, observers, departures);
-        if advanced.is_err() {
-            // A departure comes before the explosion that it led to.
-            return inside.and(advanced);
+        let end = checkpoints.after(before).map_or(schedule.steps, |next| next.min(schedule.steps));
+        let overdue = || schedule.checkpoint_interval.is_none() && saved.elapsed() >= CHECKPOINT_TIME;
+        // The departure that the run ends with.
+        let mut last = None;
+        let advanced =
+            backend.advance(end - before, &|| stop.load(Ordering::Relaxed) || overdue(), &mut |event| match event {
+                Event::Samples(samples) => tell_samples(samples, observers, conservation),
+                Event::Departure(departure) if schedule.stop_outside => {
+                    last.get_or_insert(departure);
+                    Ok(())
+                }
+                Event::Departure(departure) => tell_departure(departure, observers, departures),
+                Event::Frame(frame) => tell_frame(frame, observers),
+            });
+        if let Some(departure) = last {
+            // It comes before the explosion that it led to.
+            if advanced.is_ok() {
+                tell_state(backend, observers)?;
+            }
+            return Err(outside(&departure));
         }
-        // Stopped before its first step: the frame of this one has been told.
-        let moved = backend.step() != before;
-        if moved && schedule.has_frame(backend.step()) {
-            tell_frame(backend, observers, &mut frame)?;
-        }
-        if inside.is_err() {
-            tell_state(backend, observers)?;
-            return inside;
-        }
-        if !moved {
-            continue;
-        }
-        let due = match schedule.checkpoint_interval {
-            Some(interval) => backend.step().is_multiple_of(interval),
-            None => saved.elapsed() >= CHECKPOINT_TIME,
-        };
-        if due {
+        advanced?;
+        if overdue() || (backend.step() != before && checkpoints.at(backend.step())) {
             tell_state(backend, observers)?;
             saved = Instant::now();
         }
@@ -175,28 +163,25 @@ fn observe(
     tell_state(backend, observers)
 }
 
-/// Tells where the system has left what its model was trained on, or ends the run.
-fn look_outside(
-    backend: &mut dyn Backend,
-    schedule: &Schedule,
+/// Why a run that is to stay inside of what its model was trained on goes no further.
+fn outside(departure: &Departure) -> Error {
+    Error::Run(format!(
+        "{departure}, and model.outside_domain = \"stop\" ends it there; use a better start or another model, or \"warn\" to go \
+         on"
+    ))
+}
+
+fn tell_departure(
+    departure: Departure,
     observers: &mut [&mut dyn Observer],
     departures: &mut Vec<Departure>,
 ) -> Result<()> {
-    for departure in backend.departures() {
-        if schedule.stop_outside {
-            return Err(Error::Run(format!(
-                "{departure}, and model.outside_domain = \"stop\" ends it there; use a better start or another model, or \
-                 \"warn\" to go on"
-            )));
-        }
-        observers.iter_mut().try_for_each(|observer| observer.departure(&departure))?;
-        departures.push(departure);
-    }
+    observers.iter_mut().try_for_each(|observer| observer.departure(&departure))?;
+    departures.push(departure);
     Ok(())
 }
 
-fn tell_frame(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer], frame: &mut Frame) -> Result<()> {
-    backend.read_frame(frame)?;
+fn tell_frame(frame: &Frame, observers: &mut [&mut dyn Observer]) -> Result<()> {
     observers.iter_mut().try_for_each(|observer| observer.frame(frame))
 }
 
@@ -205,14 +190,15 @@ fn tell_state(backend: &mut dyn Backend, observers: &mut [&mut dyn Observer]) ->
     observers.iter_mut().try_for_each(|observer| observer.checkpoint(&state))
 }
 
-fn tell(observers: &mut [&mut dyn Observer], conservation: &mut Conservation, samples: &[Sample]) -> Result<()> {
+fn tell_samples(
+    samples: &[Sample],
+    observers: &mut [&mut dyn Observer],
+    conservation: &mut Conservation,
+) -> Result<()> {
     for sample in samples {
         conservation.add(sample);
     }
-    for observer in observers.iter_mut().filter(|_| !samples.is_empty()) {
-        observer.samples(samples)?;
-    }
-    Ok(())
+    observers.iter_mut().try_for_each(|observer| observer.samples(samples))
 }
 
 #[cfg(test)]
@@ -223,6 +209,7 @@ mod tests {
     /// Moves a step a call, until it is stopped before a step.
     struct Steps<'a> {
         step: u64,
+        frames: Due,
         stop: &'a AtomicBool,
         last: u64,
     }
@@ -236,12 +223,25 @@ mod tests {
             self.step
         }
 
-        fn advance(&mut self, steps: u64, _: &AtomicBool, _: &mut Vec<Sample>) -> Result<()> {
+        fn advance(
+            &mut self,
+            steps: u64,
+            _: &(dyn Fn() -> bool + Sync),
+            tell: &mut dyn FnMut(Event) -> Result<()>,
+        ) -> Result<()> {
             if self.step == self.last {
                 self.stop.store(true, Ordering::Relaxed);
-            } else {
-                self.step += steps.min(1);
+            } else if steps > 0 {
+                self.step += 1;
+                if self.frames.at(self.step) {
+                    tell(Event::Frame(&self.frame()?))?;
+                }
             }
+            Ok(())
+        }
+
+        fn tell_frames(&mut self, intervals: &[u64]) -> Result<()> {
+            self.frames = Due::new(intervals.iter().copied());
             Ok(())
         }
 
@@ -301,45 +301,18 @@ mod tests {
         }
     }
 
-    /// Whoever asks for a stop between the loop's look and the backend's finds no frame twice.
+    /// Whoever asks for a stop between the loop's look and the backend's finds no frame and no state twice but the last.
     #[test]
-    fn a_stop_before_the_first_step_repeats_no_frame() {
+    fn a_stop_before_the_first_step_repeats_nothing() {
         for last in 0..7 {
             let (stop, mut seen) = (AtomicBool::new(false), Seen::default());
-            let schedule = Schedule {
-                steps: 10,
-                frame_intervals: vec![3],
-                checkpoint_interval: Some(2),
-                chunk: 4,
-                stop_outside: false,
-            };
+            let schedule =
+                Schedule { steps: 10, frame_intervals: vec![3], checkpoint_interval: Some(2), stop_outside: false };
             let limits = Limits { drift: 1.0, excursion: 1.0 };
-            let mut backend = Steps { step: 0, stop: &stop, last };
+            let mut backend = Steps { step: 0, frames: Due::default(), stop: &stop, last };
             run(&mut backend, schedule, Conservation::new(1, 3), limits, &mut [&mut seen], &stop).unwrap();
             assert_eq!(seen.frames, (0..=last).step_by(3).collect::<Vec<_>>());
-            assert_eq!(*seen.states.last().unwrap(), last);
+            assert_eq!(seen.states, (0..=last).step_by(2).chain([last]).collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn the_schedule_stops_at_every_multiple_and_at_the_end() {
-        let stops = |frame_intervals: &[u64], checkpoint_interval: Option<u64>| {
-            let schedule = Schedule {
-                steps: 20,
-                frame_intervals: frame_intervals.to_vec(),
-                checkpoint_interval,
-                chunk: 4,
-                stop_outside: false,
-            };
-            let mut stops = vec![0];
-            while *stops.last().unwrap() < schedule.steps {
-                stops.push(schedule.next_stop(*stops.last().unwrap()));
-            }
-            stops
-        };
-        assert_eq!(stops(&[6], None), [0, 4, 6, 8, 12, 16, 18, 20]);
-        assert_eq!(stops(&[6], Some(7)), [0, 4, 6, 7, 8, 12, 14, 16, 18, 20]);
-        assert_eq!(stops(&[9, 5], None), [0, 4, 5, 8, 9, 10, 12, 15, 16, 18, 20]);
-        assert_eq!(stops(&[], None), [0, 4, 8, 12, 16, 20]);
     }
 }

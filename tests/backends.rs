@@ -2,18 +2,19 @@
 
 mod common;
 
-use common::backends::{Setup, advance, kinds};
+use common::backends::{Heard, Setup, advance, kinds, listen};
 use common::models::{ModelFile, SMALL, random_system};
 use nalgebra::Vector3;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use verlet::Result;
 use verlet::analysis::{Conservation, Limits};
+use verlet::backend::Event;
 use verlet::integrate::Thermostat;
 use verlet::model::Model;
 use verlet::output::{Frame, Sample};
 use verlet::simulation::{self, Observer, Schedule};
 use verlet::system::{Cell, System, velocities};
+use verlet::{Error, Result};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
@@ -188,12 +189,15 @@ impl Observer for Record {
 #[test]
 fn what_is_written_and_when_changes_no_bit_of_the_path() {
     for kind in kinds() {
-        let run = |frame_interval: u64, chunk: u64| {
+        let run = |frame_interval: u64, checkpoint_interval: u64| {
             let mut backend = random(true, Some(bath(0.01, 5, true))).start(&kind);
             let mut record = Record::default();
-            let frame_intervals = vec![frame_interval];
-            let schedule =
-                Schedule { steps: 40, frame_intervals, checkpoint_interval: Some(chunk), chunk, stop_outside: false };
+            let schedule = Schedule {
+                steps: 40,
+                frame_intervals: vec![frame_interval],
+                checkpoint_interval: Some(checkpoint_interval),
+                stop_outside: false,
+            };
             let limits = Limits { drift: 1.0, excursion: 1.0 };
             let conservation = Conservation::new(11, 30);
             simulation::run(&mut *backend, schedule, conservation, limits, &mut [&mut record], &GO).unwrap();
@@ -204,9 +208,84 @@ fn what_is_written_and_when_changes_no_bit_of_the_path() {
         assert_eq!(often.samples, seldom.samples, "{kind}");
         for (n, frame) in seldom.frames.iter().enumerate() {
             let same = &often.frames[20 * n];
-            let parts = |frame: &Frame| (frame.positions.clone(), frame.velocities.clone(), frame.forces.clone());
             assert_eq!(parts(frame), parts(same), "{kind}");
         }
+    }
+}
+
+fn parts(frame: &Frame) -> [&Vec<Vector3<f64>>; 3] {
+    [&frame.positions, &frame.velocities, &frame.forces]
+}
+
+/// Frames at the multiples of several intervals, told on the way, are the states of a backend that stops there, however the
+/// steps are cut into calls; and nobody's path changes.
+#[test]
+fn frames_on_the_way_are_the_states_of_their_steps() {
+    for kind in kinds() {
+        for thermostat in [None, Some(bath(0.02, 3, true))] {
+            let setup = random(true, thermostat);
+            let mut backend = setup.start(&kind);
+            backend.tell_frames(&[6, 10]).unwrap();
+            let mut heard = Heard::default();
+            for steps in [13, 1, 16, 10] {
+                backend.advance(steps, &|| false, &mut |event| heard.hear(event)).unwrap();
+            }
+            let steps: Vec<_> = heard.frames.iter().map(|frame| frame.sample.step).collect();
+            assert_eq!(steps, [6, 10, 12, 18, 20, 24, 30, 36, 40], "{kind}");
+            let mut plain = setup.start(&kind);
+            let mut samples = Vec::new();
+            for frame in &heard.frames {
+                samples.extend(advance(&mut *plain, frame.sample.step - samples.len() as u64));
+                assert_eq!(parts(frame), parts(&plain.frame().unwrap()), "{kind}");
+                assert_eq!(frame.sample, *samples.last().unwrap(), "{kind}");
+            }
+            assert_eq!(heard.samples, samples, "{kind}");
+            assert_eq!(backend.state().unwrap(), plain.state().unwrap(), "{kind}");
+            // No frames from now on.
+            backend.tell_frames(&[]).unwrap();
+            assert!(listen(&mut *backend, 20).frames.is_empty(), "{kind}");
+        }
+    }
+}
+
+/// A run that fails has told everything before the step in which it did.
+#[test]
+fn frames_before_an_explosion_are_told() {
+    for kind in kinds() {
+        let mut setup = random(false, None);
+        setup.timestep = 1.0;
+        let mut backend = setup.start(&kind);
+        backend.tell_frames(&[2]).unwrap();
+        let mut heard = Heard::default();
+        let error = backend.advance(40, &|| false, &mut |event| heard.hear(event)).unwrap_err().to_string();
+        let step = error.strip_prefix("the simulation exploded at step ").and_then(|rest| rest.split_once(':'));
+        let step: u64 = step.unwrap_or_else(|| panic!("{kind}: {error}")).0.parse().unwrap();
+        assert!(step > 4, "{kind}: the test must see frames: {error}");
+        let told = |steps: Vec<u64>| steps.into_iter().map(|step| step.to_string()).collect::<Vec<_>>().join(" ");
+        let frames = heard.frames.iter().map(|frame| frame.sample.step).collect();
+        assert_eq!(told(frames), told((2..step).step_by(2).collect()), "{kind}");
+        assert_eq!(heard.samples.len() as u64, step - 1, "{kind}");
+    }
+}
+
+/// Whoever listens may fail: that is the end of the call, and nothing else.
+#[test]
+fn a_listener_that_fails_leaves_the_path_alone() {
+    for kind in kinds() {
+        let setup = random(true, Some(bath(0.02, 3, true)));
+        let mut whole = setup.start(&kind);
+        let reference = advance(&mut *whole, 40);
+        let mut backend = setup.start(&kind);
+        backend.tell_frames(&[5]).unwrap();
+        let error = backend.advance(20, &|| false, &mut |event| match event {
+            Event::Frame(frame) if frame.sample.step == 10 => Err(Error::Output("the disk is full".into())),
+            _ => Ok(()),
+        });
+        assert_eq!(error.unwrap_err().to_string(), "the disk is full", "{kind}");
+        let step = backend.step();
+        assert!((10..=20).contains(&step), "{kind}: {step}");
+        assert_eq!(advance(&mut *backend, 40 - step), reference[step as usize..], "{kind}");
+        assert_eq!(backend.state().unwrap(), whole.state().unwrap(), "{kind}");
     }
 }
 
@@ -226,12 +305,12 @@ fn timing_the_list_changes_no_bit() {
 }
 
 #[test]
-fn a_raised_flag_stops_the_run_at_a_whole_step() {
+fn a_pause_at_once_moves_and_tells_nothing() {
     for kind in kinds() {
         let mut backend = random(false, None).start(&kind);
-        let mut samples = Vec::new();
-        backend.advance(10, &AtomicBool::new(true), &mut samples).unwrap();
-        assert_eq!((backend.step(), samples.len()), (0, 0), "{kind}");
+        backend.tell_frames(&[1]).unwrap();
+        backend.advance(10, &|| true, &mut |event| panic!("{event:?}")).unwrap();
+        assert_eq!(backend.step(), 0, "{kind}");
     }
 }
 

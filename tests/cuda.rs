@@ -2,12 +2,11 @@
 
 mod common;
 
-use common::backends::{advance, devices};
+use common::backends::{Heard, advance, devices, listen};
 use common::cuda::device;
 use common::models::{ModelFile, NETWORKS, SMALL, Sizes, random_system};
 use nalgebra::Vector3;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use verlet::backend::cpu::{CpuBackend, Filters, NetworkPotential, Potential};
 use verlet::backend::cuda::{CudaBackend, CudaPotential, Device, Path, cheapest_skin, check_model};
 use verlet::backend::{Backend, Evaluation};
@@ -15,8 +14,6 @@ use verlet::integrate::{Integrator, Thermostat};
 use verlet::model::Model;
 use verlet::neighbors::NeighborList;
 use verlet::system::{Cell, System, velocities};
-
-static GO: AtomicBool = AtomicBool::new(false);
 
 const ARCHITECTURES: [&str; 2] = ["painn", "student"];
 
@@ -318,6 +315,29 @@ fn a_step_of_crowded_atoms_ends_with_the_forces_of_an_evaluation() {
     }
 }
 
+/// More steps than one launch takes: the frames of one are told while the next one writes others. Samples are at other steps.
+#[test]
+fn launches_follow_each_other_and_lose_no_frame() {
+    let model = ModelFile::random("painn", SMALL, 3).load().unwrap();
+    let velocity = Vector3::new(1e-3, -2e-3, 3e-3);
+    let mut system = System::new(vec![8], vec![Vector3::zeros()], Cell::open()).unwrap();
+    system.velocities = Some(vec![velocity]);
+    let integrator = Integrator::new(0.5, &system.masses, None);
+    for device in devices() {
+        let mut backend = CudaBackend::new(&device, &model, &system, 1.0, &integrator, 7, 3, None).unwrap();
+        backend.tell_frames(&[3]).unwrap();
+        let Heard { samples, frames, .. } = listen(&mut backend, 2050);
+        let multiples = |of: u64| (1..=2050 / of).map(|n| n * of).collect::<Vec<_>>();
+        assert_eq!(samples.iter().map(|sample| sample.step).collect::<Vec<_>>(), multiples(7));
+        assert_eq!(frames.iter().map(|frame| frame.sample.step).collect::<Vec<_>>(), multiples(3));
+        for frame in &frames {
+            let expected = velocity * 0.5 * frame.sample.step as f64;
+            assert!((frame.positions[0] - expected).norm() < 1e-12, "{frame:?}");
+            assert_eq!((frame.velocities[0], frame.forces[0]), (velocity, Vector3::zeros()), "{frame:?}");
+        }
+    }
+}
+
 /// Our own model, ethanol, 300 K.
 fn ethanol() -> (Model, System) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -367,7 +387,10 @@ fn a_list_that_grows_loses_no_pair() {
     let integrator = Integrator::new(1.0, &system.masses, None);
     let run = |path| {
         let mut backend = CudaBackend::new(&device, &model, &system, 0.4, &integrator, 1, 177, Some(path)).unwrap();
-        let samples = advance(&mut backend, 54);
+        backend.tell_frames(&[1]).unwrap();
+        let Heard { samples, frames, .. } = listen(&mut backend, 54);
+        // The list grows in the middle of a step, which has a frame all the same.
+        assert_eq!(frames.iter().map(|frame| frame.sample).collect::<Vec<_>>(), samples);
         (samples, backend.state().unwrap(), backend.evaluation().unwrap())
     };
     let (samples, state, end) = run(Path::Loop);
@@ -392,10 +415,10 @@ fn an_explosion_is_reported_with_step_and_atom() {
         // A driver without conditional nodes goes on for some steps before the host looks.
         let run = |path| {
             let mut backend = CudaBackend::new(&device, &model, &system, 1.0, &integrator, 1, 24, Some(path)).unwrap();
-            let mut samples = Vec::new();
-            let error = backend.advance(5, &GO, &mut samples).unwrap_err().to_string();
+            let mut samples = 0;
+            let error = backend.advance(5, &|| false, &mut |_| Ok(samples += 1)).unwrap_err().to_string();
             assert!(error.starts_with("the simulation exploded at step 1: the energy is "), "{error}");
-            assert!(error.contains("atom 4 (H) would move 1.") && samples.is_empty(), "{error}");
+            assert!(error.contains("atom 4 (H) would move 1.") && samples == 0, "{error}");
             error
         };
         assert_eq!(run(Path::Plain), run(Path::Loop));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::backends::{Setup, advance, bath, evaluate, kinds, potentials, repulsive};
+use common::backends::{Heard, Setup, advance, bath, evaluate, kinds, listen, potentials, repulsive};
 use common::models::{ModelFile, SMALL};
 use nalgebra::Vector3;
 use std::sync::Arc;
@@ -38,8 +38,7 @@ fn distances() -> serde_json::Value {
 }
 
 fn departures(backend: &mut dyn Backend, steps: u64) -> Vec<Departure> {
-    advance(backend, steps);
-    backend.departures()
+    listen(backend, steps).departures
 }
 
 #[test]
@@ -73,8 +72,11 @@ fn looking_changes_no_bit() {
             }
             setup.model = Arc::new(file.load().unwrap());
             let mut backend = setup.start(&kind);
-            let samples: Vec<_> = cuts.iter().flat_map(|&steps| advance(&mut *backend, steps)).collect();
-            (samples, backend.state().unwrap(), backend.departures())
+            let mut heard = Heard::default();
+            for &steps in cuts {
+                backend.advance(steps, &|| false, &mut |event| heard.hear(event)).unwrap();
+            }
+            (heard.samples, backend.state().unwrap(), heard.departures)
         };
         let all = serde_json::json!({"shortest_distance": {"H-H": 2.5, "C-H": 2.5}, "energy_per_atom": [-1e-6, 1e-6]});
         let (samples, state, none) = run(None, &[40]);
@@ -190,13 +192,8 @@ fn a_run_that_is_to_stop_stops_there() {
         let run = |stop_outside: bool, interval: u64| {
             let mut told = Told::default();
             let mut backend = meeting(Some(distances())).start(&kind);
-            let schedule = Schedule {
-                steps: 100,
-                frame_intervals: vec![20],
-                checkpoint_interval: Some(interval),
-                chunk: 100,
-                stop_outside,
-            };
+            let schedule =
+                Schedule { steps: 100, frame_intervals: vec![20], checkpoint_interval: Some(interval), stop_outside };
             let limits = Limits { drift: 1.0, excursion: 1.0 };
             let conservation = Conservation::new(6, 15);
             let end = simulation::run(&mut *backend, schedule, conservation, limits, &mut [&mut told], &GO);
@@ -232,9 +229,9 @@ fn known_departures_stop_no_backend() {
         backend.stop_outside();
         for end in [60, 76, 120] {
             let steps = 120 - backend.step();
-            let samples = advance(&mut *backend, steps);
-            assert_eq!((backend.step(), samples.last().unwrap().step), (end, end), "{kind}");
-            assert_eq!(backend.departures().len(), (end < 120) as usize, "{kind}");
+            let heard = listen(&mut *backend, steps);
+            assert_eq!((backend.step(), heard.samples.last().unwrap().step), (end, end), "{kind}");
+            assert_eq!(heard.departures.len(), (end < 120) as usize, "{kind}");
         }
     }
 }

@@ -1,16 +1,13 @@
 //! Velocity Verlet on potentials with known answers. What holds for every backend is in backends.rs.
 
 use nalgebra::Vector3;
-use std::sync::atomic::AtomicBool;
 use verlet::Result;
 use verlet::backend::cpu::{CpuBackend, Potential};
-use verlet::backend::{Backend, Evaluation};
+use verlet::backend::{Backend, Evaluation, Event};
 use verlet::integrate::Integrator;
 use verlet::output::Sample;
 use verlet::system::{Cell, System};
 use verlet::units;
-
-static GO: AtomicBool = AtomicBool::new(false);
 
 /// Every atom on a spring of its own, tied to the origin: E = ½ k x².
 struct Springs {
@@ -35,7 +32,13 @@ fn backend<P: Potential>(potential: P, system: System, timestep: f64) -> CpuBack
 
 fn advance(backend: &mut dyn Backend, steps: u64) -> Vec<Sample> {
     let mut samples = Vec::new();
-    backend.advance(steps, &GO, &mut samples).unwrap();
+    let mut tell = |event: Event| {
+        if let Event::Samples(new) = event {
+            samples.extend(new);
+        }
+        Ok(())
+    };
+    backend.advance(steps, &|| false, &mut tell).unwrap();
     samples
 }
 
@@ -95,7 +98,7 @@ fn an_explosion_is_reported_with_step_and_atom() {
     }
     let system = System::new(vec![8, 1], vec![Vector3::zeros(), Vector3::new(0.99, 0.0, 0.0)], Cell::open()).unwrap();
     let mut backend = backend(Cliff, system, 1.0);
-    let error = backend.advance(100, &GO, &mut Vec::new()).unwrap_err().to_string();
+    let error = backend.advance(100, &|| false, &mut |_| Ok(())).unwrap_err().to_string();
     assert!(
         error.starts_with("the simulation exploded at step 2: the energy is NaN, first seen at atom 2 (H)"),
         "{error}"

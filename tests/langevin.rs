@@ -2,16 +2,13 @@
 //! are three standard deviations of the quantity that is measured.
 
 use nalgebra::Vector3;
-use std::sync::atomic::AtomicBool;
 use verlet::Result;
 use verlet::backend::cpu::{CpuBackend, Potential};
-use verlet::backend::{Backend, Evaluation};
+use verlet::backend::{Backend, Evaluation, Event};
 use verlet::integrate::{Integrator, Thermostat};
 use verlet::output::Sample;
 use verlet::system::{Cell, System, velocities};
 use verlet::units::{BOLTZMANN, MASS_VELOCITY2};
-
-static GO: AtomicBool = AtomicBool::new(false);
 
 /// Every atom on a spring of its own; k = 0 sets it free. Energies in eV, k in eV/Å².
 struct Springs(f64);
@@ -52,7 +49,13 @@ fn start(spring: f64, system: System, timestep: f64, thermostat: Thermostat) -> 
 
 fn advance(backend: &mut dyn Backend, steps: u64) -> Vec<Sample> {
     let mut samples = Vec::new();
-    backend.advance(steps, &GO, &mut samples).unwrap();
+    let mut tell = |event: Event| {
+        if let Event::Samples(new) = event {
+            samples.extend(new);
+        }
+        Ok(())
+    };
+    backend.advance(steps, &|| false, &mut tell).unwrap();
     samples
 }
 

@@ -179,7 +179,7 @@ fn wait_for(mut happened: impl FnMut() -> bool) {
 fn signals_stop_at_a_checkpoint() {
     let bench = bench();
     for (folder, signal) in [("int", "-INT"), ("term", "-TERM")] {
-        let run = Background::run(&bench, folder, &["--steps", "100000000"]);
+        let run = Background::run(&bench, folder, ENDLESS);
         wait_for(|| Generations::of(&bench.path(folder)).exist());
         std::thread::sleep(Duration::from_millis(100));
         run.signal(signal);
@@ -191,7 +191,7 @@ fn signals_stop_at_a_checkpoint() {
         let end = (step + 25).to_string();
         bench.succeed(&["resume", folder, "--steps", &end]);
         let whole = format!("whole-{folder}");
-        bench.succeed(&["run", "input.toml", "--output", &whole, "--steps", &end]);
+        bench.succeed(&[&["run", "input.toml", "--output", &whole, "--steps", &end], &ENDLESS[2..]].concat());
         assert!(left(&bench.path(folder)) == left(&bench.path(&whole)));
     }
 }
@@ -272,7 +272,7 @@ fn nothing_is_lost_to_kills() {
 #[test]
 fn one_process_at_a_time_works_in_a_folder() {
     let bench = bench();
-    let run = Background::run(&bench, "out", &["--steps", "100000000"]);
+    let run = Background::run(&bench, "out", ENDLESS);
     wait_for(|| Generations::of(&bench.path("out")).exist());
     for arguments in [
         &["run", "input.toml", "--output", "out"][..],

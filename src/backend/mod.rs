@@ -6,6 +6,7 @@
 pub mod cpu;
 pub mod cuda;
 mod departure;
+pub(crate) mod due;
 mod explosion;
 mod guard;
 mod padding;
@@ -19,7 +20,6 @@ use crate::output::{Frame, Sample};
 use crate::system::System;
 use cpu::{Filters, NetworkPotential, Potential};
 use nalgebra::{Matrix3, Vector3};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Energy of a configuration and its derivatives.
@@ -74,6 +74,18 @@ pub struct State {
     pub list_rebuilds: u64,
 }
 
+/// What a backend tells of the steps that it takes.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// New rows of the energy log, in order: one for every step that is a multiple of the log interval.
+    Samples(&'a [Sample]),
+    /// Where the system has left what its model was trained on, for the first time for each pair of elements and for the
+    /// energy, which is looked at where samples are due. Looking changes no bit of the path.
+    Departure(Departure),
+    /// The full state, at every step of [`Backend::tell_frames`].
+    Frame(&'a Frame),
+}
+
 /// Something that holds a system and can move it.
 pub trait Backend {
     /// One line for the user: device, precision, threads.
@@ -82,16 +94,29 @@ pub trait Backend {
     /// The step that the state belongs to.
     fn step(&self) -> u64;
 
-    /// Takes `steps` steps, fewer when `stop` is raised: the state is then that of the last whole step.
+    /// Takes `steps` steps, fewer when `pause`, which is asked now and then, says yes: the state is then that of the last
+    /// whole step.
     ///
-    /// Appends one sample to `samples` for every step that is a multiple of the log interval.
+    /// `tell` hears of all steps, in order, from time to time: of several at once first the samples, then departures, then
+    /// frames. A device takes the next steps meanwhile, so whoever listens costs it nothing before it is through with them.
     ///
     /// # Errors
-    /// [`Error::Run`](crate::Error::Run) when the simulation leaves the numbers, with step and atom.
-    fn advance(&mut self, steps: u64, stop: &AtomicBool, samples: &mut Vec<Sample>) -> Result<()>;
+    /// [`Error::Run`](crate::Error::Run) when the simulation leaves the numbers, with step and atom: what came before is
+    /// told. The first error of `tell`: the state is then that of a later step.
+    fn advance(
+        &mut self,
+        steps: u64,
+        pause: &(dyn Fn() -> bool + Sync),
+        tell: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<()>;
 
-    /// Where the system has left what its model was trained on, since this was last asked: the first time for each pair of
-    /// elements and for the energy, which is looked at where samples are due. Looking changes no bit of the path.
+    /// From now on [`advance`](Self::advance) tells a frame at every multiple of one of these intervals, and at no other step.
+    ///
+    /// # Errors
+    /// [`Error::Run`](crate::Error::Run) when there is no room to keep them.
+    fn tell_frames(&mut self, intervals: &[u64]) -> Result<()>;
+
+    /// Departures that nobody has been told of: those of the state that the backend was made with or restored to.
     fn departures(&mut self) -> Vec<Departure> {
         Vec::new()
     }

@@ -3,16 +3,13 @@
 use super::cuda;
 use super::models::{ModelFile, SMALL, random_system};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use verlet::backend::cpu::{CpuBackend, Filters, NetworkPotential, Potential, Real};
 use verlet::backend::cuda::{CudaBackend, CudaPotential, Device};
-use verlet::backend::{Backend, Evaluation};
+use verlet::backend::{Backend, Departure, Evaluation, Event};
 use verlet::integrate::{Integrator, Thermostat};
 use verlet::model::Model;
-use verlet::output::Sample;
+use verlet::output::{Frame, Sample};
 use verlet::system::{Cell, System, degrees_of_freedom, velocities};
-
-static GO: AtomicBool = AtomicBool::new(false);
 
 /// A way to run a simulation.
 #[derive(Clone)]
@@ -83,11 +80,35 @@ impl Setup {
     }
 }
 
+/// What a backend tells.
+#[derive(Default)]
+pub struct Heard {
+    pub samples: Vec<Sample>,
+    pub departures: Vec<Departure>,
+    pub frames: Vec<Frame>,
+}
+
+impl Heard {
+    pub fn hear(&mut self, event: Event) -> verlet::Result<()> {
+        match event {
+            Event::Samples(samples) => self.samples.extend(samples),
+            Event::Departure(departure) => self.departures.push(departure),
+            Event::Frame(frame) => self.frames.push(frame.clone()),
+        }
+        Ok(())
+    }
+}
+
+/// Steps, and what is told of them.
+pub fn listen(backend: &mut dyn Backend, steps: u64) -> Heard {
+    let mut heard = Heard::default();
+    backend.advance(steps, &|| false, &mut |event| heard.hear(event)).unwrap();
+    heard
+}
+
 /// Steps, and their samples.
 pub fn advance(backend: &mut dyn Backend, steps: u64) -> Vec<Sample> {
-    let mut samples = Vec::new();
-    backend.advance(steps, &GO, &mut samples).unwrap();
-    samples
+    listen(backend, steps).samples
 }
 
 /// Potentials of every kind, and to what part of it they know an energy: in float64 as far as the published digits of α and

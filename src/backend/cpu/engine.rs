@@ -2,14 +2,17 @@
 
 use super::Potential;
 use crate::backend::departure::Watch;
-use crate::backend::{Backend, Departure, Evaluation, Outside, State, explosion};
+use crate::backend::due::Due;
+use crate::backend::{Backend, Departure, Evaluation, Event, Outside, State, explosion};
 use crate::error::{Result, short};
 use crate::integrate::Integrator;
 use crate::output::{Frame, Sample};
 use crate::system::{System, kinetic_energy, temperature};
 use nalgebra::Vector3;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// Time between two looks at what there is to tell.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A system moving under a [`Potential`].
 pub struct CpuBackend<P> {
@@ -22,6 +25,7 @@ pub struct CpuBackend<P> {
     kinetic: f64,
     degrees_of_freedom: usize,
     log_interval: u64,
+    frames: Due,
     step: u64,
     watch: Watch,
     stop_outside: bool,
@@ -53,6 +57,7 @@ impl<P: Potential> CpuBackend<P> {
             heat: 0.0,
             degrees_of_freedom,
             log_interval: log_interval.max(1),
+            frames: Due::default(),
             step: 0,
             watch: Watch::default(),
             stop_outside: false,
@@ -125,6 +130,28 @@ impl<P: Potential> CpuBackend<P> {
         Err(explosion::exploded(self.step, &how))
     }
 
+    /// Takes steps towards `goal` until something is to be told, and says whether others may follow.
+    ///
+    /// On one of the pool's threads: from outside, every parallel pass would wait for one of them to wake.
+    fn stretch(&mut self, goal: u64, pause: &(dyn Fn() -> bool + Sync), samples: &mut Vec<Sample>) -> Result<bool> {
+        let begun = Instant::now();
+        rayon::scope(|_| {
+            while self.step < goal && !pause() {
+                self.take_step()?;
+                if self.step.is_multiple_of(self.log_interval) {
+                    samples.push(self.current_sample());
+                }
+                if self.stop_outside && self.watch.has_found() {
+                    return Ok(false);
+                }
+                if self.frames.at(self.step) || begun.elapsed() >= LOOK {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
     /// An atom for a message, counted from 1.
     fn name(&self, atom: usize) -> String {
         explosion::name(atom, &self.system.atomic_numbers)
@@ -154,23 +181,36 @@ impl<P: Potential> Backend for CpuBackend<P> {
         self.step
     }
 
-    fn advance(&mut self, steps: u64, stop: &AtomicBool, samples: &mut Vec<Sample>) -> Result<()> {
-        // On one of the pool's threads: from outside, every parallel pass would wait for one of them to wake.
-        rayon::scope(|_| {
-            for _ in 0..steps {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                self.take_step()?;
-                if self.step.is_multiple_of(self.log_interval) {
-                    samples.push(self.current_sample());
-                }
-                if self.stop_outside && self.watch.has_found() {
-                    break;
-                }
+    fn advance(
+        &mut self,
+        steps: u64,
+        pause: &(dyn Fn() -> bool + Sync),
+        tell: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<()> {
+        let goal = self.step + steps;
+        let (mut samples, mut frame) = (Vec::new(), Frame::default());
+        loop {
+            let before = self.step;
+            samples.clear();
+            let more = self.stretch(goal, pause, &mut samples);
+            if !samples.is_empty() {
+                tell(Event::Samples(&samples))?;
             }
-            Ok(())
-        })
+            self.watch.take().into_iter().try_for_each(|departure| tell(Event::Departure(departure)))?;
+            let more = more?;
+            if self.step != before && self.frames.at(self.step) {
+                self.read_frame(&mut frame)?;
+                tell(Event::Frame(&frame))?;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell_frames(&mut self, intervals: &[u64]) -> Result<()> {
+        self.frames = Due::new(intervals.iter().copied());
+        Ok(())
     }
 
     fn departures(&mut self) -> Vec<Departure> {

@@ -2,12 +2,13 @@
 
 use super::device::Device;
 use super::graph::Graph;
+use super::journal::Journal;
 use super::layout::{Control, DeviceSample, status};
 use super::memory::Staging;
 use super::potential::collect;
 use super::state::{Motion, SAMPLES, State};
 use crate::backend::departure::Watch;
-use crate::backend::{self, Backend, Departure, Evaluation, explosion};
+use crate::backend::{self, Backend, Departure, Evaluation, Event, explosion};
 use crate::error::{Error, Result};
 use crate::integrate::Integrator;
 use crate::model::Model;
@@ -15,7 +16,6 @@ use crate::output::{Frame, Sample};
 use crate::system::{System, kinetic_energy, temperature};
 use nalgebra::Vector3;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Atoms times steps of one launch: well under a second, so that a run can be stopped.
@@ -38,8 +38,7 @@ pub struct CudaBackend {
     path: Path,
     graph: Option<Graph>,
     control: Control,
-    /// Where frames pass through.
-    staging: Staging<f64>,
+    journal: Journal,
     atomic_numbers: Vec<u8>,
     offsets: Vec<f64>,
     offset: f64,
@@ -85,7 +84,7 @@ impl CudaBackend {
             state,
             path,
             graph: None,
-            staging: Staging::new(device, 9 * system.len())?,
+            journal: Journal::default(),
             control: Control { kinetic: kinetic_energy(&system.masses, &velocities), ..Control::new() },
             atomic_numbers: system.atomic_numbers.clone(),
             offset: offsets.iter().sum(),
@@ -184,10 +183,12 @@ impl CudaBackend {
         Ok(self.graph.as_ref().expect("built above"))
     }
 
-    /// Launches so many steps and reads where the device got to.
-    fn launch(&mut self, steps: u64) -> Result<()> {
-        self.control.target = self.control.step + steps as i64;
-        self.control.samples = 0;
+    /// Sends the device on its way to `goal`, as far as it goes in one launch.
+    fn launch(&mut self, goal: u64) -> Result<()> {
+        let goal = goal.min(self.step() + self.most_steps());
+        let goal = self.journal.open(&mut self.control, goal);
+        let steps = goal - self.step();
+        self.control.target = goal as i64;
         self.state.write_control(&self.control)?;
         match self.path {
             Path::Loop => self.graph()?.launch()?,
@@ -203,8 +204,52 @@ impl CudaBackend {
                 }
             }
         }
-        self.control = self.state.read_control()?;
         Ok(())
+    }
+
+    /// Steps of a launch.
+    fn most_steps(&self) -> u64 {
+        (WORK / self.atomic_numbers.len() as u64).clamp(1, SAMPLES as u64)
+    }
+
+    /// Waits for what was launched, takes down what there is to tell of it, and says whether other steps may follow.
+    fn arrive(&mut self) -> Result<bool> {
+        self.journal.turn();
+        self.control = self.state.read_control()?;
+        self.finish_step()?;
+        self.look_outside()?;
+        for sample in self.state.read_samples(self.control.samples as usize)? {
+            let told = self.host_sample(&sample);
+            if sample.logged == 1 {
+                self.check_energy(sample.network)?;
+                self.look_beyond(sample.step, sample.network);
+                self.journal.log(told);
+            }
+            if sample.framed == 1 {
+                self.journal.frame(told);
+            }
+        }
+        match self.control.status {
+            status::GOOD => {}
+            status::OUTSIDE => {
+                self.control.status = status::GOOD;
+                self.state.write_control(&self.control)?;
+                // What it was stopped for may be known already.
+                return Ok(!self.watch.has_found());
+            }
+            status::FAST | status::STOPPED => self.exploded()?,
+            _ => self.state.blame(self.control, self.control.step + 1)?,
+        }
+        Ok(true)
+    }
+
+    /// Tells what was taken down.
+    fn tell(&mut self, tell: &mut dyn FnMut(Event) -> Result<()>) -> Result<()> {
+        if !self.journal.samples().is_empty() {
+            tell(Event::Samples(self.journal.samples()))?;
+        }
+        self.watch.take().into_iter().try_for_each(|departure| tell(Event::Departure(departure)))?;
+        self.journal.tell_frames(tell)
     }
 
     /// Finishes a step whose list did not fit: the atoms have moved, nothing after that has happened.
@@ -244,32 +289,34 @@ impl Backend for CudaBackend {
         self.control.step as u64
     }
 
-    fn advance(&mut self, steps: u64, stop: &AtomicBool, samples: &mut Vec<Sample>) -> Result<()> {
+    fn advance(
+        &mut self,
+        steps: u64,
+        pause: &(dyn Fn() -> bool + Sync),
+        tell: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<()> {
         let goal = self.step() + steps;
-        let most = (WORK / self.atomic_numbers.len() as u64).clamp(1, SAMPLES as u64);
-        while self.step() < goal && !stop.load(Ordering::Relaxed) {
-            self.launch((goal - self.step()).min(most))?;
-            self.finish_step()?;
-            self.look_outside()?;
-            for sample in self.state.read_samples(self.control.samples as usize)? {
-                self.check_energy(sample.network)?;
-                self.look_beyond(sample.step, sample.network);
-                samples.push(self.host_sample(&sample));
+        self.journal.turn();
+        let mut arrived = Ok(true);
+        loop {
+            let more = matches!(arrived, Ok(true)) && self.step() < goal && !pause();
+            // The device goes on while the host tells what it has left.
+            let launched = if more { self.launch(goal) } else { Ok(()) };
+            let told = self.tell(tell);
+            launched?;
+            if !more {
+                return arrived.and(told);
             }
-            match self.control.status {
-                status::GOOD => {}
-                status::OUTSIDE => {
-                    self.control.status = status::GOOD;
-                    self.state.write_control(&self.control)?;
-                    // What it was stopped for may be known already.
-                    if self.watch.has_found() {
-                        break;
-                    }
-                }
-                status::FAST | status::STOPPED => self.exploded()?,
-                _ => self.state.blame(self.control, self.control.step + 1)?,
-            }
+            arrived = self.arrive();
+            told?;
         }
+    }
+
+    fn tell_frames(&mut self, intervals: &[u64]) -> Result<()> {
+        let most = self.most_steps() as usize;
+        self.journal = Journal::new(&self.state.device, intervals, self.atomic_numbers.len(), most)?;
+        self.journal.point(&mut self.state.parameters);
+        self.graph = None;
         Ok(())
     }
 
@@ -292,12 +339,14 @@ impl Backend for CudaBackend {
             network: control.network,
             full_step: control.full_step,
             heat: control.heat,
+            ..DeviceSample::default()
         }))
     }
 
     fn read_frame(&mut self, frame: &mut Frame) -> Result<()> {
         frame.sample = self.sample()?;
-        self.state.read_frame(&mut self.staging, [&mut frame.positions, &mut frame.velocities, &mut frame.forces])
+        let mut staging = Staging::new(&self.state.device, 9 * self.atomic_numbers.len())?;
+        self.state.read_frame(&mut staging, [&mut frame.positions, &mut frame.velocities, &mut frame.forces])
     }
 
     fn state(&mut self) -> Result<backend::State> {

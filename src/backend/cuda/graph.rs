@@ -59,9 +59,9 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: every launch has been waited for.
+        // SAFETY: no launch is under way when the stream is through.
         unsafe {
-            if self.device.enter().is_ok() {
+            if self.device.enter().is_ok() && self.device.wait().is_ok() {
                 if !self.executable.is_null() {
                     sys::cuGraphExecDestroy(self.executable);
                 }

@@ -30,12 +30,14 @@ pub(super) struct Control {
     pub target: i64,
     pub rebuilds: i64,
     pub needed: i64,
+    pub next_frame: i64,
     pub counts: [i32; 3],
     pub reach: [i32; 3],
     pub rebuild: i32,
     pub status: i32,
     pub atom: i32,
     pub samples: i32,
+    pub frames: i32,
     pub close: i32,
     pub noted: [i32; 2],
     pub surely_in: f32,
@@ -49,7 +51,7 @@ impl Control {
     }
 }
 
-/// One sample as the device takes it.
+/// What the device says of a step: a row of the energy log, or what belongs to a frame, or both.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct DeviceSample {
@@ -59,6 +61,8 @@ pub(super) struct DeviceSample {
     pub network: f64,
     pub full_step: f64,
     pub heat: f64,
+    pub logged: i32,
+    pub framed: i32,
 }
 
 /// What holds for two elements.
@@ -136,6 +140,8 @@ pub(super) struct Parameters {
     pub element_pairs: Pointer,
     pub contacts: Pointer,
     pub repulsion: Pointer,
+    pub frames: Pointer,
+    pub frame_intervals: Pointer,
     pub cell: [f64; 9],
     pub inverse: [f64; 9],
     pub heights: [f64; 3],
@@ -170,6 +176,8 @@ pub(super) struct Parameters {
     pub remove_centre_of_mass: i32,
     pub elements: i32,
     pub stop_outside: i32,
+    pub frames_capacity: i32,
+    pub frame_intervals_count: i32,
 }
 
 /// The student's mixing matrix T, row-major; zeros where there is none.

@@ -110,7 +110,8 @@ impl<T> Drop for Buffer<T> {
 }
 
 /// Room on the host for so many numbers, in pages that stay in place: the device copies to them by itself, and several
-/// copies are waited for once. From other memory the driver would copy once more, piece by piece.
+/// copies are waited for once. From other memory the driver would copy once more, piece by piece. Kernels write to them as
+/// they do to the device's memory, and go on while the numbers are on their way.
 pub(super) struct Staging<T> {
     device: Arc<Device>,
     values: *mut T,
@@ -129,6 +130,21 @@ impl<T: Copy> Staging<T> {
             pointer.cast::<u8>().write_bytes(0, bytes);
         }
         Ok(Staging { device: device.clone(), values: pointer.cast(), len })
+    }
+
+    /// Where they are, for the device too: a 64-bit system has one space of addresses.
+    pub fn pointer(&self) -> Pointer {
+        self.values as Pointer
+    }
+
+    /// Some of the numbers.
+    ///
+    /// # Safety
+    /// What the device has written there is waited for, and nothing that it does now writes there.
+    pub unsafe fn part(&self, begin: usize, len: usize) -> &[T] {
+        assert!(begin + len <= self.len, "there are that many");
+        // SAFETY: inside of our memory, which is zeros or what the device has written: any bytes are a T.
+        unsafe { std::slice::from_raw_parts(self.values.add(begin), len) }
     }
 
     /// Copies all that the buffers hold, one behind the other, and waits for it.

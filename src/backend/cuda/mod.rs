@@ -8,6 +8,7 @@ mod device;
 mod engine;
 mod few;
 mod graph;
+mod journal;
 mod kernels;
 mod launch;
 mod layout;
