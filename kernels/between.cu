@@ -114,27 +114,32 @@ __device__ inline void load_tile(const Work& b, const float* q, const float* mu)
         return *(const float4*)(mu + (3 * b.global(row % TILE) + row / TILE) * FEATURES + k);
     });
 #pragma unroll 4
-    for (int k = threadIdx.x; k < TILE * (FEATURES / 4); k += TILE_THREADS) {
+    for (int k = tile_thread(); k < TILE * (FEATURES / 4); k += TILE_THREADS) {
         int row = k / (FEATURES / 4), at = k % (FEATURES / 4) * 4;
         store4(b.scalars.row(row) + at, load4(q + b.global(row) * FEATURES + at));
     }
 }
 
-// From q and μ to the update's hidden layer, split: V, Y and the layer itself are kept. Ends with a barrier.
-__device__ inline void update_hidden(const Work& b, const Update& own)
+// From q and μ to the update's hidden layer, split. Y is kept, and V and the layer itself, or, where nobody goes BACK from here, V · Y
+// in the place of V. Ends with a barrier.
+template <bool BACK> __device__ inline void update_hidden(const Work& b, const Update& own)
 {
     __syncthreads();
     each_block([&](int n, int block, int channel) {
-        Sums<3, 2> sums;
-        int blocks[2] = {block, CHANNEL_BLOCKS + block};
-        multiply(sums, b.vectors, own.mix, FEATURES, blocks);
+        // One after the other, so that weights can be on their way.
+        Sums<3, 1> all_v, all_y;
+        int block_of_y = CHANNEL_BLOCKS + block;
+        multiply(all_v, b.vectors, own.mix, FEATURES, &block);
+        multiply(all_y, b.vectors, own.mix, FEATURES, &block_of_y);
         each_row([&](int m, int half, int row) {
             float4 v[3], y[3];
 #pragma unroll
             for (int c = 0; c < 3; c++) {
-                kept(b, KEEP_V + c, n, m, half) = v[c] = sums.of[c][0][m][half];
-                kept(b, KEEP_Y + c, n, m, half) = y[c] = sums.of[c][1][m][half];
+                v[c] = all_v.of[c][0][m][half];
+                kept(b, KEEP_Y + c, n, m, half) = y[c] = all_y.of[c][0][m][half];
+                if (BACK) kept(b, KEEP_V + c, n, m, half) = v[c];
             }
+            if (!BACK) kept(b, KEEP_V, n, m, half) = dot3(v, y);
             float4 square = add(dot3(v, v), make_float4(own.epsilon, own.epsilon, own.epsilon, own.epsilon));
             store4(b.scalars.row(row) + FEATURES + channel, sqrt4(square));
         });
@@ -146,18 +151,26 @@ __device__ inline void update_hidden(const Work& b, const Update& own)
         float4 bias = load4(own.first.bias + channel);
         each_row([&](int m, int half, int row) {
             float4 h = add(bias, sums[m][half]);
-            kept(b, KEEP_H, n, m, half) = h;
+            if (BACK) kept(b, KEEP_H, n, m, half) = h;
             store4(b.hidden.row(row) + channel, silu4(h));
         });
     });
     split_hidden(b);
 }
 
-// Vectors that this thread has kept, from `slot` on.
-__device__ inline void take3(const Work& b, int slot, int n, int m, int half, float4* v)
+// What this thread has kept of its n-th block in COUNT slots from `slot` on: all of it before anything is stored, so that one does not
+// wait for the other.
+template <int COUNT> struct Taken {
+    float4 of[ROW_TILES][2][COUNT];
+};
+
+template <int COUNT> __device__ inline Taken<COUNT> take(const Work& b, int slot, int n)
 {
+    Taken<COUNT> taken;
 #pragma unroll
-    for (int c = 0; c < 3; c++) v[c] = kept(b, slot + c, n, m, half);
+    for (int k = 0; k < ROW_TILES * 2 * COUNT; k++)
+        taken.of[k / (2 * COUNT)][k / COUNT % 2][k % COUNT] = kept(b, slot + k % COUNT, n, k / (2 * COUNT), k / COUNT % 2);
+    return taken;
 }
 
 // From x_j's context layers: hidden ones to `hidden`, what is sent to `sent`. q stands in `scalars`, as numbers.
@@ -171,8 +184,18 @@ __device__ inline void send(const Work& b, const Context& next, float* hidden, f
         store4(b.hidden.row(row) + column, silu4(h));
     });
     split_hidden(b);
-    dense_tile(b.hidden, next.second, FEATURES, [&](int row, int column, float4 x) {
-        if (b.has(row)) store4(sent + b.global(row) * 3 * FEATURES + column, x);
+    each_block([&](int, int block, int channel) {
+        Sums<1, 3> sums;
+        int blocks[3] = {block, CHANNEL_BLOCKS + block, 2 * CHANNEL_BLOCKS + block};
+        multiply(sums, b.hidden, next.second, FEATURES, blocks);
+#pragma unroll
+        for (int part = 0; part < 3; part++) {
+            float4 bias = load4(next.second.bias + part * FEATURES + channel);
+            each_row([&](int m, int half, int row) {
+                float* to = sent + (3 * b.global(row) + part) * FEATURES + channel;
+                if (b.has(row)) store4(to, add(bias, sums.of[0][part][m][half]));
+            });
+        }
     });
 }
 
@@ -187,26 +210,25 @@ between(Parameters p, const __grid_constant__ Update own, const __grid_constant_
     Work b = make_work(p, memory, room);
     for (b.first = blockIdx.x * TILE; b.first < p.atoms; b.first += gridDim.x * TILE) {
         load_tile(b, q, mu);
-        update_hidden(b, own);
+        update_hidden<false>(b, own);
         each_block([&](int n, int block, int channel) {
             Sums<1, 3> a;
             int blocks[3] = {block, CHANNEL_BLOCKS + block, 2 * CHANNEL_BLOCKS + block};
             multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
+            Taken<1> along = take<1>(b, KEEP_V, n);
+            Taken<3> y = take<3>(b, KEEP_Y, n);
             each_row([&](int m, int half, int row) {
-                float4 v[3], y[3];
-                take3(b, KEEP_V, n, m, half, v);
-                take3(b, KEEP_Y, n, m, half, y);
                 float4 a1 = add(load4(bias), a.of[0][0][m][half]), a2 = add(load4(bias + FEATURES), a.of[0][1][m][half]),
                        a3 = add(load4(bias + 2 * FEATURES), a.of[0][2][m][half]);
                 long long scalar = b.global(row) * FEATURES + channel, vector = 3 * b.global(row) * FEATURES + channel;
-                float4 after = add(*(const float4*)(q + scalar), fma4(a3, dot3(v, y), a1));
+                float4 after = add(load4(q + scalar), fma4(a3, along.of[m][half][0], a1));
                 store4(b.scalars.row(row) + channel, after);
                 if (!b.has(row)) return;
                 store4(q_out + scalar, after);
 #pragma unroll
                 for (int c = 0; c < 3; c++)
-                    store4(mu_out + vector + c * FEATURES, fma4(a2, y[c], *(const float4*)(mu + vector + c * FEATURES)));
+                    store4(mu_out + vector + c * FEATURES, fma4(a2, y.of[m][half][c], load4(mu + vector + c * FEATURES)));
             });
         });
         send(b, next, hidden, sent);
@@ -242,10 +264,11 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     for (int n = 0; n < OWN_BLOCKS; n++) {
         int block = first_block_of_warp() + n * COLUMN_WARPS, channel = 16 * block + lane_of_tile() % 4 * 4;
         if (block >= CHANNEL_BLOCKS) continue;
+        Taken<3> vectors = take<3>(b, KEEP_V, n);
         each_row([&](int m, int half, int row) {
-            float4 v[3], y[3], gq = kept(b, KEEP_GQ, n, m, half), gn = back.of[0][n + OWN_BLOCKS][m][half];
-            take3(b, KEEP_V, n, m, half, v);
-            take3(b, KEEP_Y, n, m, half, y);
+            const float4* v = vectors.of[m][half];
+            float4 y[3] = {kept(b, KEEP_Y, n, m, half), kept(b, KEEP_Y + 1, n, m, half), kept(b, KEEP_Y + 2, n, m, half)};
+            float4 gq = kept(b, KEEP_GQ, n, m, half), gn = back.of[0][n + OWN_BLOCKS][m][half];
             float4 square = add(dot3(v, v), make_float4(own.epsilon, own.epsilon, own.epsilon, own.epsilon));
             float4 slope = div4(gn, sqrt4(square)), part = mul(gq, kept(b, KEEP_A3, n, m, half));
             float4 a2 = LAST ? zero4() : kept(b, KEEP_A2, n, m, half);
@@ -254,7 +277,7 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
             for (int c = 0; c < 3; c++) {
                 float* to = b.both.row(c * TILE + row) + channel;
                 float4 gy = mul(part, v[c]);
-                if (!LAST) gy = fma4(a2, *(const float4*)(gmu + vector + c * FEATURES), gy);
+                if (!LAST) gy = fma4(a2, load4(gmu + vector + c * FEATURES), gy);
                 store4(to, fma4(slope, v[c], mul(part, y[c])));
                 store4(to + FEATURES, gy);
             }
@@ -273,7 +296,7 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
 #pragma unroll
             for (int c = 0; c < 3; c++) {
                 float4 g = sums.of[c][0][m][half];
-                if (!LAST) g = add(g, *(const float4*)(gmu + vector + c * FEATURES));
+                if (!LAST) g = add(g, load4(gmu + vector + c * FEATURES));
                 store4(gmu_out + vector + c * FEATURES, g);
             }
         });
@@ -338,16 +361,16 @@ turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ T
     Work b = make_work(p, memory, room);
     for (b.first = blockIdx.x * TILE; b.first < p.atoms; b.first += gridDim.x * TILE) {
         load_tile(b, q, mu);
-        update_hidden(b, own);
+        update_hidden<true>(b, own);
         each_block([&](int n, int block, int channel) {
             Sums<1, 2> a;
             int blocks[2] = {block, 2 * CHANNEL_BLOCKS + block};
             multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
+            Taken<6> vectors = take<6>(b, KEEP_V, n);
             each_row([&](int m, int half, int row) {
-                float4 v[3], y[3], a3 = add(load4(bias + 2 * FEATURES), a.of[0][1][m][half]);
-                take3(b, KEEP_V, n, m, half, v);
-                take3(b, KEEP_Y, n, m, half, y);
+                const float4 *v = vectors.of[m][half], *y = v + 3;
+                float4 a3 = add(load4(bias + 2 * FEATURES), a.of[0][1][m][half]);
                 kept(b, KEEP_A3, n, m, half) = a3;
                 float4 before = *(const float4*)(q + b.global(row) * FEATURES + channel);
                 store4(b.scalars.row(row) + channel, add(before, fma4(a3, dot3(v, y), add(load4(bias), a.of[0][0][m][half]))));
@@ -355,10 +378,10 @@ turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ T
         });
         read_out(p, b, readout);
         each_block([&](int n, int, int channel) {
+            Taken<6> vectors = take<6>(b, KEEP_V, n);
             each_row([&](int m, int half, int row) {
-                float4 v[3], y[3], gq = kept(b, KEEP_GQ, n, m, half);
-                take3(b, KEEP_V, n, m, half, v);
-                take3(b, KEEP_Y, n, m, half, y);
+                const float4 *v = vectors.of[m][half], *y = v + 3;
+                float4 gq = kept(b, KEEP_GQ, n, m, half);
                 float* to = b.wide.row(row) + channel;
                 store4(to, gq);
                 store4(to + FEATURES, zero4());
@@ -380,37 +403,38 @@ between_back(Parameters p, const __grid_constant__ Update own, const __grid_cons
     Work b = make_work(p, memory, room);
     for (b.first = blockIdx.x * TILE; b.first < p.atoms; b.first += gridDim.x * TILE) {
         split_rows<3 * MOST_F>(b.wide, TILE / 2, 3 * FEATURES,
-                               [&](int row, int k) { return *(const float4*)(gsent + b.global(row) * 3 * FEATURES + k); });
+                               [&](int row, int k) { return load4(gsent + b.global(row) * 3 * FEATURES + k); });
         __syncthreads();
         multiply_own(b.wide, next.second_back, 3 * FEATURES, [&](int, int channel, const float4 (*sums)[2]) {
             each_row([&](int m, int half, int row) {
-                float4 h = *(const float4*)(hidden + b.global(row) * FEATURES + channel);
+                float4 h = load4(hidden + b.global(row) * FEATURES + channel);
                 store4(b.hidden.row(row) + channel, mul(silu_slope4(h), sums[m][half]));
             });
         });
         split_hidden(b);
         multiply_own(b.hidden, next.first_back, FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
             each_row([&](int m, int half, int row) {
-                float4 before = *(const float4*)(gq + b.global(row) * FEATURES + channel);
+                float4 before = load4(gq + b.global(row) * FEATURES + channel);
                 kept(b, KEEP_GQ, n, m, half) = add(before, sums[m][half]);
             });
         });
         load_tile(b, q, mu);
-        update_hidden(b, own);
+        update_hidden<true>(b, own);
         each_block([&](int n, int block, int channel) {
             Sums<1, 2> a;
             int blocks[2] = {CHANNEL_BLOCKS + block, 2 * CHANNEL_BLOCKS + block};
             multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
+            Taken<6> vectors = take<6>(b, KEEP_V, n);
+            Taken<1> scalars = take<1>(b, KEEP_GQ, n);
             each_row([&](int m, int half, int row) {
-                float4 v[3], y[3], g[3], scalar = kept(b, KEEP_GQ, n, m, half);
-                take3(b, KEEP_V, n, m, half, v);
-                take3(b, KEEP_Y, n, m, half, y);
+                const float4 *v = vectors.of[m][half], *y = v + 3;
+                float4 g[3], scalar = scalars.of[m][half][0];
                 kept(b, KEEP_A2, n, m, half) = add(load4(bias + FEATURES), a.of[0][0][m][half]);
                 kept(b, KEEP_A3, n, m, half) = add(load4(bias + 2 * FEATURES), a.of[0][1][m][half]);
                 const float* from = gmu + 3 * b.global(row) * FEATURES + channel;
 #pragma unroll
-                for (int c = 0; c < 3; c++) g[c] = *(const float4*)(from + c * FEATURES);
+                for (int c = 0; c < 3; c++) g[c] = load4(from + c * FEATURES);
                 float* to = b.wide.row(row) + channel;
                 store4(to, scalar);
                 store4(to + FEATURES, dot3(g, y));

@@ -144,8 +144,8 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
             for (int t = 0; t < 2; t++) next[b][t] = __ldg(weights + ((block[b] - block[0]) * 2 + t) * steps * 32);
         weights += 32;
     };
-    // Weights are on their way a step before they are needed, unless three components give them enough to do.
-    const bool AHEAD = COMPONENTS == 1;
+    // Weights are on their way a step before they are needed, where there are registers for it.
+    const bool AHEAD = COMPONENTS * BLOCKS <= 4;
     if (AHEAD) fetch();
 #pragma unroll
     for (int b = 0; b < BLOCKS; b++) {
