@@ -46,6 +46,7 @@ def main() -> int:
                         command = run_command(engine, options.backend, structure, interval)
                         long, short = (seconds(command, count, Path(scratch)) for count in (steps, steps // LONGER))
                         times[engine][how].append((long - short) / (steps - steps // LONGER))
+                        print(f"{engine.name}, {size} atoms, {how}: {1e6 * times[engine][how][-1]:.2f} µs", file=sys.stderr)
             for engine in engines:
                 without, with_frames = (median(times[engine][how]) for how in ("without", "with"))
                 cost = with_frames / without - 1
