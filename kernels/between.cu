@@ -38,7 +38,7 @@ struct Work {
     Rows hidden;  // [TILE] rows of F
     Rows wide;    // [TILE] rows of 3F, in the place of `vectors`
     Rows both;    // [3][TILE] rows of 2F, all over the others
-    float4* kept; // [slots][OWN_BLOCKS][ROW_TILES][2][TILE_THREADS]
+    float4* kept; // [slots][OWN_BLOCKS][2][TILE_THREADS]
     int first;    // atom's row of the tile's first one
     int atoms;
 
@@ -66,16 +66,16 @@ __device__ inline Work make_work(const Parameters& p, float* memory, float4* kep
     b.hidden = {memory + TILE * (3 * wide + double_wide), units + 4 * TILE, wide};
     b.wide = {memory, units, 3 * FEATURES + ROW_PADDING};
     b.both = {memory, units, double_wide};
-    b.kept = kept + (long long)blockIdx.x * KEPT * OWN_BLOCKS * ROW_TILES * 2 * TILE_THREADS;
+    b.kept = kept + (long long)blockIdx.x * KEPT * OWN_BLOCKS * 2 * TILE_THREADS;
     b.first = 0;
     b.atoms = p.atoms;
     return b;
 }
 
 // A thread's own place for what it keeps of its n-th block of columns.
-__device__ inline float4& kept(const Work& b, int slot, int n, int m, int half)
+__device__ inline float4& kept(const Work& b, int slot, int n, int half)
 {
-    return b.kept[(((slot * OWN_BLOCKS + n) * ROW_TILES + m) * 2 + half) * TILE_THREADS + tile_thread()];
+    return b.kept[((slot * OWN_BLOCKS + n) * 2 + half) * TILE_THREADS + tile_thread()];
 }
 
 // Calls `visit(n, block, channel)` for a warp's blocks of 16 channels; `channel` is the lane's first of four.
@@ -83,7 +83,7 @@ template <class Visit> __device__ inline void each_block(Visit visit)
 {
 #pragma unroll 1
     for (int n = 0; n < OWN_BLOCKS; n++) {
-        int block = first_block_of_warp() + n * COLUMN_WARPS;
+        int block = warp_of_block() + n * TILE_WARPS;
         if (block < CHANNEL_BLOCKS) visit(n, block, 16 * block + lane_of_tile() % 4 * 4);
     }
 }
@@ -131,15 +131,15 @@ template <bool BACK> __device__ inline void update_hidden(const Work& b, const U
         int block_of_y = CHANNEL_BLOCKS + block;
         multiply(all_v, b.vectors, own.mix, FEATURES, &block);
         multiply(all_y, b.vectors, own.mix, FEATURES, &block_of_y);
-        each_row([&](int m, int half, int row) {
+        each_row([&](int half, int row) {
             float4 v[3], y[3];
 #pragma unroll
             for (int c = 0; c < 3; c++) {
-                v[c] = all_v.of[c][0][m][half];
-                kept(b, KEEP_Y + c, n, m, half) = y[c] = all_y.of[c][0][m][half];
-                if (BACK) kept(b, KEEP_V + c, n, m, half) = v[c];
+                v[c] = all_v.of[c][0][half];
+                kept(b, KEEP_Y + c, n, half) = y[c] = all_y.of[c][0][half];
+                if (BACK) kept(b, KEEP_V + c, n, half) = v[c];
             }
-            if (!BACK) kept(b, KEEP_V, n, m, half) = dot3(v, y);
+            if (!BACK) kept(b, KEEP_V, n, half) = dot3(v, y);
             float4 square = add(dot3(v, v), make_float4(own.epsilon, own.epsilon, own.epsilon, own.epsilon));
             store4(b.scalars.row(row) + FEATURES + channel, sqrt4(square));
         });
@@ -147,11 +147,11 @@ template <bool BACK> __device__ inline void update_hidden(const Work& b, const U
     __syncthreads();
     split_in_place<2 * MOST_F>(b.scalars, TILE / 2, 2 * FEATURES);
     __syncthreads();
-    multiply_own(b.scalars, own.first, 2 * FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
+    multiply_own(b.scalars, own.first, 2 * FEATURES, [&](int n, int channel, const float4* sums) {
         float4 bias = load4(own.first.bias + channel);
-        each_row([&](int m, int half, int row) {
-            float4 h = add(bias, sums[m][half]);
-            if (BACK) kept(b, KEEP_H, n, m, half) = h;
+        each_row([&](int half, int row) {
+            float4 h = add(bias, sums[half]);
+            if (BACK) kept(b, KEEP_H, n, half) = h;
             store4(b.hidden.row(row) + channel, silu4(h));
         });
     });
@@ -161,15 +161,14 @@ template <bool BACK> __device__ inline void update_hidden(const Work& b, const U
 // What this thread has kept of its n-th block in COUNT slots from `slot` on: all of it before anything is stored, so that one does not
 // wait for the other.
 template <int COUNT> struct Taken {
-    float4 of[ROW_TILES][2][COUNT];
+    float4 of[2][COUNT];
 };
 
 template <int COUNT> __device__ inline Taken<COUNT> take(const Work& b, int slot, int n)
 {
     Taken<COUNT> taken;
 #pragma unroll
-    for (int k = 0; k < ROW_TILES * 2 * COUNT; k++)
-        taken.of[k / (2 * COUNT)][k / COUNT % 2][k % COUNT] = kept(b, slot + k % COUNT, n, k / (2 * COUNT), k / COUNT % 2);
+    for (int k = 0; k < 2 * COUNT; k++) taken.of[k / COUNT][k % COUNT] = kept(b, slot + k % COUNT, n, k / COUNT);
     return taken;
 }
 
@@ -191,9 +190,9 @@ __device__ inline void send(const Work& b, const Context& next, float* hidden, f
 #pragma unroll
         for (int part = 0; part < 3; part++) {
             float4 bias = load4(next.second.bias + part * FEATURES + channel);
-            each_row([&](int m, int half, int row) {
+            each_row([&](int half, int row) {
                 float* to = sent + (3 * b.global(row) + part) * FEATURES + channel;
-                if (b.has(row)) store4(to, add(bias, sums.of[0][part][m][half]));
+                if (b.has(row)) store4(to, add(bias, sums.of[0][part][half]));
             });
         }
     });
@@ -218,17 +217,17 @@ between(Parameters p, const __grid_constant__ Update own, const __grid_constant_
             const float* bias = own.second.bias + channel;
             Taken<1> along = take<1>(b, KEEP_V, n);
             Taken<3> y = take<3>(b, KEEP_Y, n);
-            each_row([&](int m, int half, int row) {
-                float4 a1 = add(load4(bias), a.of[0][0][m][half]), a2 = add(load4(bias + FEATURES), a.of[0][1][m][half]),
-                       a3 = add(load4(bias + 2 * FEATURES), a.of[0][2][m][half]);
+            each_row([&](int half, int row) {
+                float4 a1 = add(load4(bias), a.of[0][0][half]), a2 = add(load4(bias + FEATURES), a.of[0][1][half]),
+                       a3 = add(load4(bias + 2 * FEATURES), a.of[0][2][half]);
                 long long scalar = b.global(row) * FEATURES + channel, vector = 3 * b.global(row) * FEATURES + channel;
-                float4 after = add(load4(q + scalar), fma4(a3, along.of[m][half][0], a1));
+                float4 after = add(load4(q + scalar), fma4(a3, along.of[half][0], a1));
                 store4(b.scalars.row(row) + channel, after);
                 if (!b.has(row)) return;
                 store4(q_out + scalar, after);
 #pragma unroll
                 for (int c = 0; c < 3; c++)
-                    store4(mu_out + vector + c * FEATURES, fma4(a2, y.of[m][half][c], load4(mu + vector + c * FEATURES)));
+                    store4(mu_out + vector + c * FEATURES, fma4(a2, y.of[half][c], load4(mu + vector + c * FEATURES)));
             });
         });
         send(b, next, hidden, sent);
@@ -244,9 +243,9 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     __syncthreads();
     split_in_place<3 * MOST_F>(b.wide, TILE / 2, 3 * FEATURES);
     __syncthreads();
-    multiply_own(b.wide, own.second_back, 3 * FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
-        each_row([&](int m, int half, int row) {
-            store4(b.hidden.row(row) + channel, mul(silu_slope4(kept(b, KEEP_H, n, m, half)), sums[m][half]));
+    multiply_own(b.wide, own.second_back, 3 * FEATURES, [&](int n, int channel, const float4* sums) {
+        each_row([&](int half, int row) {
+            store4(b.hidden.row(row) + channel, mul(silu_slope4(kept(b, KEEP_H, n, half)), sums[half]));
         });
     });
     split_hidden(b);
@@ -262,16 +261,16 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < OWN_BLOCKS; n++) {
-        int block = first_block_of_warp() + n * COLUMN_WARPS, channel = 16 * block + lane_of_tile() % 4 * 4;
+        int block = warp_of_block() + n * TILE_WARPS, channel = 16 * block + lane_of_tile() % 4 * 4;
         if (block >= CHANNEL_BLOCKS) continue;
         Taken<3> vectors = take<3>(b, KEEP_V, n);
-        each_row([&](int m, int half, int row) {
-            const float4* v = vectors.of[m][half];
-            float4 y[3] = {kept(b, KEEP_Y, n, m, half), kept(b, KEEP_Y + 1, n, m, half), kept(b, KEEP_Y + 2, n, m, half)};
-            float4 gq = kept(b, KEEP_GQ, n, m, half), gn = back.of[0][n + OWN_BLOCKS][m][half];
+        each_row([&](int half, int row) {
+            const float4* v = vectors.of[half];
+            float4 y[3] = {kept(b, KEEP_Y, n, half), kept(b, KEEP_Y + 1, n, half), kept(b, KEEP_Y + 2, n, half)};
+            float4 gq = kept(b, KEEP_GQ, n, half), gn = back.of[0][n + OWN_BLOCKS][half];
             float4 square = add(dot3(v, v), make_float4(own.epsilon, own.epsilon, own.epsilon, own.epsilon));
-            float4 slope = div4(gn, sqrt4(square)), part = mul(gq, kept(b, KEEP_A3, n, m, half));
-            float4 a2 = LAST ? zero4() : kept(b, KEEP_A2, n, m, half);
+            float4 slope = div4(gn, sqrt4(square)), part = mul(gq, kept(b, KEEP_A3, n, half));
+            float4 a2 = LAST ? zero4() : kept(b, KEEP_A2, n, half);
             long long scalar = b.global(row) * FEATURES + channel, vector = 3 * b.global(row) * FEATURES + channel;
 #pragma unroll
             for (int c = 0; c < 3; c++) {
@@ -281,7 +280,7 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
                 store4(to, fma4(slope, v[c], mul(part, y[c])));
                 store4(to + FEATURES, gy);
             }
-            if (b.has(row)) store4(gq_out + scalar, add(gq, back.of[0][n][m][half]));
+            if (b.has(row)) store4(gq_out + scalar, add(gq, back.of[0][n][half]));
         });
     }
     __syncthreads();
@@ -290,12 +289,12 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     each_block([&](int, int block, int channel) {
         Sums<3, 1> sums;
         multiply(sums, b.both, own.mix_back, 2 * FEATURES, &block);
-        each_row([&](int m, int half, int row) {
+        each_row([&](int half, int row) {
             if (!b.has(row)) return;
             long long vector = 3 * b.global(row) * FEATURES + channel;
 #pragma unroll
             for (int c = 0; c < 3; c++) {
-                float4 g = sums.of[c][0][m][half];
+                float4 g = sums.of[c][0][half];
                 if (!LAST) g = add(g, load4(gmu + vector + c * FEATURES));
                 store4(gmu_out + vector + c * FEATURES, g);
             }
@@ -322,7 +321,7 @@ __device__ inline void read_out(const Parameters& p, const Work& b, const TiledR
         if (d + 1 < readout.count)
             split_rows<MOST_F>(b.hidden, TILE / 2, dense.outputs, [&](int row, int k) { return silu4(*(const float4*)(to.row(row) + k)); });
         else {
-            for (int row = warp_of_block(); row < TILE; row += TILE_THREADS / 32) {
+            for (int row = warp_of_block(); row < TILE; row += TILE_WARPS) {
                 float sum = 0.0f;
                 for (int k = lane_of_tile(); k < dense.outputs; k += 32) sum = fmaf(readout.last_weight[k], silu(to.row(row)[k]), sum);
                 for (int offset = 16; offset > 0; offset >>= 1) sum += __shfl_xor_sync(FULL, sum, offset);
@@ -345,8 +344,8 @@ __device__ inline void read_out(const Parameters& p, const Work& b, const TiledR
         split_rows<MOST_F>(b.hidden, TILE / 2, readout.layers[d - 1].outputs, [&](int row, int k) { return *(const float4*)(to.row(row) + k); });
         __syncthreads();
     }
-    multiply_own(b.hidden, readout.back[0], readout.layers[0].outputs, [&](int n, int, const float4 (*sums)[2]) {
-        each_row([&](int m, int half, int) { kept(b, KEEP_GQ, n, m, half) = sums[m][half]; });
+    multiply_own(b.hidden, readout.back[0], readout.layers[0].outputs, [&](int n, int, const float4* sums) {
+        each_row([&](int half, int) { kept(b, KEEP_GQ, n, half) = sums[half]; });
     });
     // `vectors` is free for something else.
     __syncthreads();
@@ -368,20 +367,20 @@ turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ T
             multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
             Taken<6> vectors = take<6>(b, KEEP_V, n);
-            each_row([&](int m, int half, int row) {
-                const float4 *v = vectors.of[m][half], *y = v + 3;
-                float4 a3 = add(load4(bias + 2 * FEATURES), a.of[0][1][m][half]);
-                kept(b, KEEP_A3, n, m, half) = a3;
+            each_row([&](int half, int row) {
+                const float4 *v = vectors.of[half], *y = v + 3;
+                float4 a3 = add(load4(bias + 2 * FEATURES), a.of[0][1][half]);
+                kept(b, KEEP_A3, n, half) = a3;
                 float4 before = *(const float4*)(q + b.global(row) * FEATURES + channel);
-                store4(b.scalars.row(row) + channel, add(before, fma4(a3, dot3(v, y), add(load4(bias), a.of[0][0][m][half]))));
+                store4(b.scalars.row(row) + channel, add(before, fma4(a3, dot3(v, y), add(load4(bias), a.of[0][0][half]))));
             });
         });
         read_out(p, b, readout);
         each_block([&](int n, int, int channel) {
             Taken<6> vectors = take<6>(b, KEEP_V, n);
-            each_row([&](int m, int half, int row) {
-                const float4 *v = vectors.of[m][half], *y = v + 3;
-                float4 gq = kept(b, KEEP_GQ, n, m, half);
+            each_row([&](int half, int row) {
+                const float4 *v = vectors.of[half], *y = v + 3;
+                float4 gq = kept(b, KEEP_GQ, n, half);
                 float* to = b.wide.row(row) + channel;
                 store4(to, gq);
                 store4(to + FEATURES, zero4());
@@ -405,17 +404,17 @@ between_back(Parameters p, const __grid_constant__ Update own, const __grid_cons
         split_rows<3 * MOST_F>(b.wide, TILE / 2, 3 * FEATURES,
                                [&](int row, int k) { return load4(gsent + b.global(row) * 3 * FEATURES + k); });
         __syncthreads();
-        multiply_own(b.wide, next.second_back, 3 * FEATURES, [&](int, int channel, const float4 (*sums)[2]) {
-            each_row([&](int m, int half, int row) {
+        multiply_own(b.wide, next.second_back, 3 * FEATURES, [&](int, int channel, const float4* sums) {
+            each_row([&](int half, int row) {
                 float4 h = load4(hidden + b.global(row) * FEATURES + channel);
-                store4(b.hidden.row(row) + channel, mul(silu_slope4(h), sums[m][half]));
+                store4(b.hidden.row(row) + channel, mul(silu_slope4(h), sums[half]));
             });
         });
         split_hidden(b);
-        multiply_own(b.hidden, next.first_back, FEATURES, [&](int n, int channel, const float4 (*sums)[2]) {
-            each_row([&](int m, int half, int row) {
+        multiply_own(b.hidden, next.first_back, FEATURES, [&](int n, int channel, const float4* sums) {
+            each_row([&](int half, int row) {
                 float4 before = load4(gq + b.global(row) * FEATURES + channel);
-                kept(b, KEEP_GQ, n, m, half) = add(before, sums[m][half]);
+                kept(b, KEEP_GQ, n, half) = add(before, sums[half]);
             });
         });
         load_tile(b, q, mu);
@@ -427,11 +426,11 @@ between_back(Parameters p, const __grid_constant__ Update own, const __grid_cons
             const float* bias = own.second.bias + channel;
             Taken<6> vectors = take<6>(b, KEEP_V, n);
             Taken<1> scalars = take<1>(b, KEEP_GQ, n);
-            each_row([&](int m, int half, int row) {
-                const float4 *v = vectors.of[m][half], *y = v + 3;
-                float4 g[3], scalar = scalars.of[m][half][0];
-                kept(b, KEEP_A2, n, m, half) = add(load4(bias + FEATURES), a.of[0][0][m][half]);
-                kept(b, KEEP_A3, n, m, half) = add(load4(bias + 2 * FEATURES), a.of[0][1][m][half]);
+            each_row([&](int half, int row) {
+                const float4 *v = vectors.of[half], *y = v + 3;
+                float4 g[3], scalar = scalars.of[half][0];
+                kept(b, KEEP_A2, n, half) = add(load4(bias + FEATURES), a.of[0][0][half]);
+                kept(b, KEEP_A3, n, half) = add(load4(bias + 2 * FEATURES), a.of[0][1][half]);
                 const float* from = gmu + 3 * b.global(row) * FEATURES + channel;
 #pragma unroll
                 for (int c = 0; c < 3; c++) g[c] = load4(from + c * FEATURES);

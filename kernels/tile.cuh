@@ -1,6 +1,6 @@
 // Matrix products of a tile of atoms on the tensor cores, for many atoms: factors wait in shared memory, weights come through the
-// caches. A block has TILE atoms (16, 32 or 64) and eight warps; a warp makes some rows and, of every part of the columns,
-// channels 16 at a time.
+// caches. A block has 16 atoms and eight warps; a warp makes, of every part of the columns, channels 16 at a time. (With 32 atoms weights
+// come half as often, but a warp has twice the sums in its registers: it is slower.)
 //
 // Factors are 16 bits wide: each is split into hi + lo, and lo·hi + hi·lo + hi·hi is summed from zero for each 16 or 32 inputs, then
 // added with rounding. So that 16 bits are enough for any number, a row is first scaled by the power of two that brings its
@@ -10,15 +10,14 @@
 #pragma once
 #include "mma.cuh"
 
+#define TILE 16
 #define TILE_THREADS 256
+#define TILE_WARPS (TILE_THREADS / 32)
 // So many of them on a multiprocessor: one computes while another one waits.
-#define TILE_BLOCKS (TILE * FEATURES <= 32 * 128 ? 2 : 1)
-#define ROW_WARPS (TILE == 16 ? 1 : 2)
-#define ROW_TILES (TILE / ROW_WARPS / 16)
-#define COLUMN_WARPS (TILE_THREADS / 32 / ROW_WARPS)
+#define TILE_BLOCKS (FEATURES <= 128 ? 2 : 1)
 // Blocks of 16 channels, and how many of them are a warp's at the most.
 #define CHANNEL_BLOCKS (FEATURES / 16)
-#define OWN_BLOCKS ((CHANNEL_BLOCKS + COLUMN_WARPS - 1) / COLUMN_WARPS)
+#define OWN_BLOCKS ((CHANNEL_BLOCKS + TILE_WARPS - 1) / TILE_WARPS)
 // Rows in shared memory stand so far apart that those which lanes read together meet in no bank.
 #define ROW_PADDING 8
 
@@ -45,8 +44,6 @@ struct Rows {
 __device__ inline int tile_thread() { return here(threadIdx.x); }
 __device__ inline int warp_of_block() { return tile_thread() >> 5; }
 __device__ inline int lane_of_tile() { return tile_thread() & 31; }
-__device__ inline int first_row_of_warp() { return warp_of_block() / COLUMN_WARPS * (16 * ROW_TILES); }
-__device__ inline int first_block_of_warp() { return warp_of_block() % COLUMN_WARPS; }
 
 __device__ inline float4 abs_max(float4 a, float4 b)
 {
@@ -83,20 +80,20 @@ __device__ inline Halves split4(float4 v)
 template <int MOST, class Value> __device__ inline void split_rows(const Rows& to, int pairs, int width, Value value)
 {
     // Some at a time, so that their loads are under way together.
-    const int WARPS = TILE_THREADS / 32, GROUP = MOST == 1 ? 2 : 1;
-    for (int first = warp_of_block(); first < pairs; first += GROUP * WARPS) {
+    const int GROUP = MOST == 1 ? 2 : 1;
+    for (int first = warp_of_block(); first < pairs; first += GROUP * TILE_WARPS) {
         float4 values[GROUP][2][MOST];
 #pragma unroll
         for (int n = 0; n < 2 * GROUP; n++)
 #pragma unroll
             for (int k = 0; k < MOST; k++) {
-                int pair = first + n / 2 * WARPS, row = pair / 8 * 16 + pair % 8 + n % 2 * 8, at = 4 * (lane_of_tile() + 32 * k);
+                int pair = first + n / 2 * TILE_WARPS, row = pair / 8 * 16 + pair % 8 + n % 2 * 8, at = 4 * (lane_of_tile() + 32 * k);
                 values[n / 2][n % 2][k] = pair < pairs && at < width ? value(row, at) : zero4();
             }
         __syncwarp();
 #pragma unroll
         for (int n = 0; n < GROUP; n++) {
-            int pair = first + n * WARPS;
+            int pair = first + n * TILE_WARPS;
             if (pair >= pairs) continue;
             float low_unit, high_unit, low = row_factor<MOST>(values[n][0], low_unit), high = row_factor<MOST>(values[n][1], high_unit);
             unsigned* place = (unsigned*)to.pair(pair);
@@ -122,19 +119,18 @@ template <int MOST> __device__ inline void split_in_place(const Rows& rows, int 
     split_rows<MOST>(rows, pairs, width, [&](int row, int k) { return *(const float4*)(rows.row(row) + k); });
 }
 
-// Sums of a warp's rows and of some blocks of 16 columns: [0] is row g of each sixteen, [1] row g + 8, four channels each.
+// Sums of a tile's rows and of some blocks of 16 columns: [0] is row g, [1] row g + 8, four channels each.
 template <int COMPONENTS, int BLOCKS> struct Sums {
-    float4 of[COMPONENTS][BLOCKS][ROW_TILES][2];
+    float4 of[COMPONENTS][BLOCKS][2];
 };
 
 // sums = left · right, of `width` inputs. `left`: split; COMPONENTS groups of TILE rows times the same weights. `block`: which
 // blocks of columns.
 template <int COMPONENTS, int BLOCKS>
-__device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left, const Tiles& right, int width,
-                                const int* block)
+__device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left, const Tiles& right, int width, const int* block)
 {
     int lane = lane_of_tile(), g = lane / 4, c = lane % 4, steps = width / 16;
-    const unsigned* rows = (const unsigned*)left.pair(first_row_of_warp() / 2 + g) + 4 * c;
+    const unsigned* rows = (const unsigned*)left.pair(g) + 4 * c;
     const uint4* weights = right.data + block[0] * 2 * steps * 32 + lane;
     uint4 next[BLOCKS][2];
     auto fetch = [&]() {
@@ -148,17 +144,14 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
     const bool AHEAD = COMPONENTS * BLOCKS <= 4;
     if (AHEAD) fetch();
 #pragma unroll
-    for (int b = 0; b < BLOCKS; b++) {
+    for (int component = 0; component < COMPONENTS; component++)
 #pragma unroll
-        for (int component = 0; component < COMPONENTS; component++)
-#pragma unroll
-            for (int m = 0; m < ROW_TILES; m++) sums.of[component][b][m][0] = sums.of[component][b][m][1] = zero4();
-    }
+        for (int b = 0; b < BLOCKS; b++) sums.of[component][b][0] = sums.of[component][b][1] = zero4();
     // Sixteen inputs, or two times sixteen where there are registers for it, go into a part before it is added.
     const int STEPS = COMPONENTS * BLOCKS <= 2 ? 2 : 1;
 #pragma unroll 1
     for (int k = 0; k < steps; k += STEPS) {
-        float4 parts[COMPONENTS][ROW_TILES][BLOCKS][2];
+        float4 parts[COMPONENTS][BLOCKS][2];
 #pragma unroll
         for (int step = 0; step < STEPS; step++) {
             if (!AHEAD) fetch();
@@ -170,68 +163,60 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
             // Behind the last weights there is room for what is then read and not used.
             if (AHEAD) fetch();
 #pragma unroll
-            for (int component = 0; component < COMPONENTS; component++)
+            for (int component = 0; component < COMPONENTS; component++) {
+                const unsigned* at = rows + component * TILE * left.stride + 16 * step;
+                uint4 hi = *(const uint4*)at, lo = *(const uint4*)(at + width);
 #pragma unroll
-                for (int m = 0; m < ROW_TILES; m++) {
-                    const unsigned* at = rows + (component * TILE + 16 * m) * left.stride + 16 * step;
-                    uint4 hi = *(const uint4*)at, lo = *(const uint4*)(at + width);
+                for (int b = 0; b < BLOCKS; b++)
 #pragma unroll
-                    for (int b = 0; b < BLOCKS; b++)
-#pragma unroll
-                        for (int t = 0; t < 2; t++) {
-                            uint4 w = now[b][t];
-                            float4& part = parts[component][m][b][t];
-                            if (step == 0) part = half_product(lo.x, lo.y, lo.z, lo.w, w.x, w.y);
-                            else add_half_product(part, lo.x, lo.y, lo.z, lo.w, w.x, w.y);
-                            add_half_product(part, hi.x, hi.y, hi.z, hi.w, w.z, w.w);
-                            add_half_product(part, hi.x, hi.y, hi.z, hi.w, w.x, w.y);
-                        }
-                }
+                    for (int t = 0; t < 2; t++) {
+                        uint4 w = now[b][t];
+                        float4& part = parts[component][b][t];
+                        if (step == 0) part = half_product(lo.x, lo.y, lo.z, lo.w, w.x, w.y);
+                        else add_half_product(part, lo.x, lo.y, lo.z, lo.w, w.x, w.y);
+                        add_half_product(part, hi.x, hi.y, hi.z, hi.w, w.z, w.w);
+                        add_half_product(part, hi.x, hi.y, hi.z, hi.w, w.x, w.y);
+                    }
+            }
         }
         rows += 16 * STEPS;
         // As the products come: two channels of row g, two of row g + 8.
 #pragma unroll
         for (int component = 0; component < COMPONENTS; component++)
 #pragma unroll
-            for (int m = 0; m < ROW_TILES; m++)
+            for (int b = 0; b < BLOCKS; b++)
 #pragma unroll
-                for (int b = 0; b < BLOCKS; b++)
-#pragma unroll
-                    for (int t = 0; t < 2; t++) sums.of[component][b][m][t] = add(sums.of[component][b][m][t], parts[component][m][b][t]);
+                for (int t = 0; t < 2; t++) sums.of[component][b][t] = add(sums.of[component][b][t], parts[component][b][t]);
     }
     // To four channels of each row, in the units of both factors.
 #pragma unroll
-    for (int component = 0; component < COMPONENTS; component++)
+    for (int component = 0; component < COMPONENTS; component++) {
+        const float* unit = left.unit + component * TILE + g;
+        float low = unit[0] * right.unit, high = unit[8] * right.unit;
 #pragma unroll
-        for (int m = 0; m < ROW_TILES; m++) {
-            const float* unit = left.unit + component * TILE + first_row_of_warp() + 16 * m + g;
-            float low = unit[0] * right.unit, high = unit[8] * right.unit;
-#pragma unroll
-            for (int b = 0; b < BLOCKS; b++) {
-                float4 *pair = sums.of[component][b][m], first = pair[0], second = pair[1];
-                pair[0] = scale(low, make_float4(first.x, first.y, second.x, second.y));
-                pair[1] = scale(high, make_float4(first.z, first.w, second.z, second.w));
-            }
+        for (int b = 0; b < BLOCKS; b++) {
+            float4 *pair = sums.of[component][b], first = pair[0], second = pair[1];
+            pair[0] = scale(low, make_float4(first.x, first.y, second.x, second.y));
+            pair[1] = scale(high, make_float4(first.z, first.w, second.z, second.w));
         }
+    }
 }
 
-// Goes through what a lane has of each sixteen rows: `visit(m, half, row)`, row within the tile.
+// Goes through what a lane has: `visit(half, row)`, row within the tile.
 template <class Visit> __device__ inline void each_row(Visit visit)
 {
 #pragma unroll
-    for (int m = 0; m < ROW_TILES; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) visit(m, half, first_row_of_warp() + 16 * m + 8 * half + lane_of_tile() / 4);
+    for (int half = 0; half < 2; half++) visit(half, 8 * half + lane_of_tile() / 4);
 }
 
 // A warp's n-th block of channels. Where it has fewer, its last one again: a distance that is known costs no registers.
 __device__ inline int own_block(int n)
 {
-    int block = first_block_of_warp() + n * COLUMN_WARPS;
-    return CHANNEL_BLOCKS % COLUMN_WARPS == 0 ? block : min(block, CHANNEL_BLOCKS - 1);
+    int block = warp_of_block() + n * TILE_WARPS;
+    return CHANNEL_BLOCKS % TILE_WARPS == 0 ? block : min(block, CHANNEL_BLOCKS - 1);
 }
 
-// X W for all of a warp's blocks of channels at once; `visit(n, block, sums)`.
+// X W for all of a warp's blocks of channels at once; `visit(n, channel, sums)`.
 template <class Visit> __device__ inline void multiply_own(const Rows& left, const Tiles& right, int width, Visit visit)
 {
     Sums<1, OWN_BLOCKS> sums;
@@ -241,7 +226,7 @@ template <class Visit> __device__ inline void multiply_own(const Rows& left, con
     multiply(sums, left, right, width, blocks);
 #pragma unroll
     for (int n = 0; n < OWN_BLOCKS; n++)
-        if (first_block_of_warp() + n * COLUMN_WARPS < CHANNEL_BLOCKS)
+        if (warp_of_block() + n * TILE_WARPS < CHANNEL_BLOCKS)
             visit(n, 16 * own_block(n) + lane_of_tile() % 4 * 4, sums.of[0][n]);
 }
 
@@ -250,11 +235,11 @@ template <class Store>
 __device__ inline void dense_tile(const Rows& left, const Tiles& right, int width, Store store)
 {
 #pragma unroll 1
-    for (int block = first_block_of_warp(); 16 * block < right.outputs; block += COLUMN_WARPS) {
+    for (int block = warp_of_block(); 16 * block < right.outputs; block += TILE_WARPS) {
         Sums<1, 1> sums;
         multiply(sums, left, right, width, &block);
         int column = 16 * block + lane_of_tile() % 4 * 4;
         float4 bias = right.bias ? load4(right.bias + column) : zero4();
-        each_row([&](int m, int half, int row) { store(row, column, add(bias, sums.of[0][0][m][half])); });
+        each_row([&](int half, int row) { store(row, column, add(bias, sums.of[0][0][half])); });
     }
 }

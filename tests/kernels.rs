@@ -36,7 +36,7 @@ const SWITCHES: Switches = Switches {
     student: false,
     table_shared: false,
     radial: true,
-    tile: 64,
+    tiled: true,
     large: true,
     few: false,
     split: false,
@@ -71,7 +71,7 @@ fn kernels_compile_for_every_architecture_without_spills() {
 #[test]
 fn kernels_compile_for_every_size_and_switch() {
     let Some(compiler) = compiler() else { return };
-    let few = Switches { radial: false, tile: 0, large: false, few: true, ..SWITCHES };
+    let few = Switches { radial: false, tiled: false, large: false, few: true, ..SWITCHES };
     for switches in [
         few,
         Switches { watch: false, repulsion: false, ..few },
@@ -80,14 +80,13 @@ fn kernels_compile_for_every_size_and_switch() {
         Switches { features: 256, ..few },
         Switches { few: false, ..few },
         Switches { features: 96, student: true, few: false, split: true, ..few },
-        Switches { features: 256, tile: 32, langevin: false, watch: false, ..SWITCHES },
-        Switches { features: 96, tile: 16, radial: false, ..SWITCHES },
-        Switches { features: 128, tile: 32, radial: false, ..SWITCHES },
+        Switches { features: 256, langevin: false, watch: false, ..SWITCHES },
+        Switches { features: 96, radial: false, ..SWITCHES },
         Switches { features: 32, ..SWITCHES },
         Switches { watch: false, repulsion: false, ..SWITCHES },
-        Switches { features: 256, student: true, tile: 0, ..SWITCHES },
-        Switches { radial: false, tile: 0, ..SWITCHES },
-        Switches { radial: false, tile: 0, table_shared: true, ..SWITCHES },
+        Switches { features: 256, student: true, tiled: false, ..SWITCHES },
+        Switches { radial: false, tiled: false, ..SWITCHES },
+        Switches { radial: false, tiled: false, table_shared: true, ..SWITCHES },
     ] {
         compile(&compiler, "sm_90", &switches);
     }

@@ -61,8 +61,8 @@ pub fn source(switches: &Switches) -> String {
     };
     let layers = match switches {
         Switches { few: true, .. } => FEW,
-        Switches { tile: 0, .. } => MANY,
-        _ => TILED,
+        Switches { tiled: true, .. } => TILED,
+        _ => MANY,
     };
     let list = if switches.few { FEW_LIST } else { LIST };
     for (name, text) in COMMON.iter().chain(list).chain(messages).chain(layers) {
@@ -88,9 +88,9 @@ pub struct Switches {
     pub table_shared: bool,
     /// Filters of many atoms straight from the radial functions, on tensor cores; never with `few` or `table_shared`.
     pub radial: bool,
-    /// Atoms of a tile that goes through all dense layers between two exchanges of messages, 16, 32 or 64; 0 where dense layers
-    /// are kernels of their own. Only of a `painn`, never with `few`.
-    pub tile: usize,
+    /// Tiles of atoms go through all dense layers between two exchanges of messages; else dense layers are kernels of their
+    /// own. Only of a `painn`, never with `few`.
+    pub tiled: bool,
     /// Dense layers as kernels of their own have tiles for many atoms.
     pub large: bool,
     /// The network for few atoms, which needs clusters; never with `large`, `split` or `table_shared`.
@@ -127,7 +127,6 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("STUDENT", switches.student as usize),
         ("TABLE_SHARED", switches.table_shared as usize),
         ("RADIAL", switches.radial as usize),
-        ("TILE", switches.tile),
         ("LARGE", switches.large as usize),
         ("SPLIT", switches.split as usize),
         ("FEW", switches.few as usize),

@@ -48,14 +48,13 @@ impl Network {
         let radial = atoms >= 2048 && radial::takes(&model.filter);
         let student = model.spec.architecture == Architecture::Student;
         let features = if few { features } else { padded(model.features()) };
-        let tile = if few || student { None } else { tiled::tile(device, features, atoms, &readout) };
         Switches {
             features,
             student,
             // Filling the shared memory of every multiprocessor pays when many atoms then read from it.
             table_shared: !radial && atoms >= 4096 && table_bytes(model) <= device.shared_memory,
             radial,
-            tile: tile.unwrap_or(0),
+            tiled: !few && !student && tiled::takes(device, features, &readout),
             large: atoms >= 2048,
             few,
             split: !few && atoms <= 512,
@@ -85,7 +84,7 @@ impl Network {
             Way::Few(Box::new(Few::new(device, program, &weights, atoms)?))
         } else {
             let table_bytes = if switches.table_shared { table_bytes(model) } else { 0 };
-            if switches.tile > 0 {
+            if switches.tiled {
                 Way::Tiled(Box::new(Tiled::new(device, program, switches, table_bytes, &weights, atoms)?))
             } else {
                 Way::Many(Box::new(Many::new(device, program, switches, table_bytes, &weights, atoms)?))

@@ -172,7 +172,7 @@ mod tests {
             student: false,
             table_shared: false,
             radial: false,
-            tile: 0,
+            tiled: false,
             large: false,
             few: false,
             split: false,

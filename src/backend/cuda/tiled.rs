@@ -13,7 +13,8 @@ use super::weights::{Dense, LayerWeights, Weights};
 use crate::error::Result;
 use std::sync::Arc;
 
-/// As in `kernels/tile.cuh`.
+/// As in `kernels/tile.cuh`: atoms of a tile, threads of a block, numbers between rows.
+const TILE: usize = 16;
 const THREADS: u32 = 256;
 const ROW_PADDING: usize = 8;
 /// Numbers of a channel that threads keep for themselves, as in `kernels/between.cu`.
@@ -48,23 +49,16 @@ pub(super) struct Tiled {
 }
 
 /// Shared memory of a block, bytes.
-fn shared_bytes(tile: usize, features: usize) -> usize {
-    tile * (6 * features + 5 * ROW_PADDING + 5) * size_of::<f32>()
+fn shared_bytes(features: usize) -> usize {
+    TILE * (6 * features + 5 * ROW_PADDING + 5) * size_of::<f32>()
 }
 
-/// Atoms of a tile where so many atoms take the least time; none where no tile fits, or the readout (the widths of its hidden
-/// layers) is none that the kernels take.
-pub(super) fn tile(device: &Device, features: usize, atoms: usize, readout: &[usize]) -> Option<usize> {
-    // Time of a tile, in that of the largest one: its weights come anew for each.
-    const TILES: [(usize, f64); 3] = [(64, 1.0), (32, 0.58), (16, 0.4)];
-    let takes = device.capability >= (8, 0)
+/// Whether the kernels take a network of so many features whose readout's hidden layers are so wide, on this device.
+pub(super) fn takes(device: &Device, features: usize, readout: &[usize]) -> bool {
+    device.capability >= (8, 0)
         && readout.len() <= TiledReadoutData::LAYERS
-        && readout.iter().all(|&width| width <= features);
-    let fits = |&(tile, _): &(usize, f64)| shared_bytes(tile, features) + RESERVED <= device.shared_memory;
-    let turns = |tile: usize| atoms.div_ceil(tile).div_ceil(device.multiprocessors as usize);
-    let time = |&(tile, time): &(usize, f64)| turns(tile) as f64 * time;
-    let best = TILES.iter().filter(|tile| takes && fits(tile)).min_by(|a, b| time(a).total_cmp(&time(b)));
-    best.map(|&(tile, _)| tile)
+        && readout.iter().all(|&width| width <= features)
+        && shared_bytes(features) + RESERVED <= device.shared_memory
 }
 
 /// Numbers of an atom in the arrays of [`Layer`] l, in their order.
@@ -88,20 +82,20 @@ impl Tiled {
         weights: &Weights,
         atoms: usize,
     ) -> Result<Self> {
-        let (f, tile) = (weights.features, switches.tile);
+        let f = weights.features;
         let layer = |l: usize| {
             let [scalars, vectors, mu, sent, hidden] =
                 widths(f, l).map(|width| Buffer::<f32>::zeros(device, atoms * width));
             Ok(Layer { scalars: scalars?, vectors: vectors?, mu: mu?, sent: sent?, hidden: hidden? })
         };
-        // As in the kernels: blocks of a multiprocessor, and channels rounded up to what warps share evenly.
-        let at_once = if tile * f <= 32 * 128 { 2 } else { 1 };
-        let blocks = atoms.div_ceil(tile).min(at_once * device.multiprocessors as usize);
-        let columns = (f / 16).next_multiple_of(if tile == 16 { 8 } else { 4 }) * 16;
-        let mut kernel = |name| program.kernel(name, blocks as u32, THREADS, shared_bytes(tile, f));
+        // As in the kernels: blocks of a multiprocessor, and channels rounded up to what eight warps share evenly.
+        let at_once = if f <= 128 { 2 } else { 1 };
+        let blocks = atoms.div_ceil(TILE).min(at_once * device.multiprocessors as usize);
+        let columns = f.next_multiple_of(8 * 16);
+        let mut kernel = |name| program.kernel(name, blocks as u32, THREADS, shared_bytes(f));
         Ok(Tiled {
             layers: (0..weights.layers.len()).map(layer).collect::<Result<_>>()?,
-            room: Buffer::zeros(device, blocks * KEPT * tile * columns)?,
+            room: Buffer::zeros(device, blocks * KEPT * TILE * columns)?,
             readout: readout(weights),
             between: kernel("between")?,
             turn: kernel("turn")?,

@@ -233,8 +233,8 @@ impl Layout {
     fn of(switches: &Switches) -> Self {
         match switches {
             Switches { few: true, .. } => Layout::Panels,
-            Switches { tile: 0, .. } => Layout::Rows,
-            _ => Layout::Tiles,
+            Switches { tiled: true, .. } => Layout::Tiles,
+            _ => Layout::Rows,
         }
     }
 }
