@@ -15,6 +15,7 @@
 //   ATOM_BITS     of an atom's index in the key of two atoms that are too close
 //   SHIFT_BITS    of each component of the translation in a pair of the list
 //   REPULSION     1: the model asks for a repulsion of nuclei at short distances
+//   REPLICAS      1: the atoms are those of many systems, see replicas.cu; never with FEW
 //
 // Arrays of vectors over atoms are [N][3] in float64 and [N][3][F] in float32. Nothing here adds floating-point numbers
 // with atomics, and every sum has an order that the size of the system alone decides: the same run gives the same bits.
@@ -50,7 +51,7 @@ struct Control {
     long long next_frame;    // the next step with a frame; 0 where there is none
     int counts[3];           // bins along each edge
     int reach[3];            // bins to look at on each side
-    int rebuild;             // 1: some atom has moved more than half the skin
+    int rebuild;             // 1: some atom has moved more than half the skin; 2: only the list's place has changed
     int status;
     int atom;                // the lowest index that `status` is about
     int samples;             // taken since the host looked
@@ -118,6 +119,20 @@ struct Contact {
     double distance;
 };
 
+// One of many systems: what differs between them, and where its atoms are.
+struct Replica {
+    double cell[9];    // as in Parameters
+    double inverse[9];
+    double heights[3];
+    double temperature, final_temperature;
+    double total_mass;
+    double lowest, highest;
+    unsigned seed[2];
+    int periodic[3];
+    int first, atoms; // of all
+    int room;         // pairs that each of its rows can hold
+};
+
 // Everything about a system that no layer decides. Passed by value; the host has the same layout.
 struct Parameters {
     Control* control;
@@ -155,6 +170,8 @@ struct Parameters {
     double* repulsion; // [N], each atom's half of the repulsion of its pairs, in the network's unit
     double* frames;    // [frames_capacity][3][N][3], positions, velocities, forces: pages of the host
     const long long* frame_intervals; // [frame_intervals_count], a frame is due at the multiples of each
+    const Replica* replicas; // [systems], with REPLICAS, where rows have more room than `found` says; this likewise
+    const int* system_of;    // [N]
     double cell[9];    // edge vectors as rows, Å
     double inverse[9];
     double heights[3];
@@ -268,6 +285,16 @@ __device__ inline double3 pair_vector(const Parameters& p, int i, int j, int x, 
     return r;
 }
 
+// Where the row of an atom ends in the list.
+__device__ inline unsigned row_end(const Parameters& p, int atom)
+{
+#if REPLICAS
+    return p.rows[atom] + p.found[atom];
+#else
+    return p.rows[atom + 1];
+#endif
+}
+
 // An atom's vector in an array [N][3].
 __device__ inline double3 vector_of(const double* array, int atom)
 {
@@ -322,5 +349,6 @@ __device__ inline float silu_slope(float x)
     return s * (1.0f + x * (1.0f - s));
 }
 
-static_assert(sizeof(Control) == CONTROL_BYTES && sizeof(Sample) == SAMPLE_BYTES && sizeof(Parameters) == PARAMETER_BYTES,
+static_assert(sizeof(Control) == CONTROL_BYTES && sizeof(Sample) == SAMPLE_BYTES && sizeof(Parameters) == PARAMETER_BYTES &&
+                  sizeof(Replica) == REPLICA_BYTES,
               "host and device disagree on what they share");

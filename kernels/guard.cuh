@@ -37,7 +37,7 @@ __device__ inline void complete_contacts(const Parameters& p, long long step)
         if (contact->key == ~0ull || contact->key >> 2 * ATOM_BITS != now) continue;
         int low = (int)(contact->key >> ATOM_BITS & ATOM_MASK), high = (int)(contact->key & ATOM_MASK);
         double shortest = p.cutoff;
-        for (unsigned e = p.rows[low]; e < p.rows[low + 1]; e++) {
+        for (unsigned e = p.rows[low], end = row_end(p, low); e < end; e++) {
             Entry entry = entry_of(p.images, low, p.entries[e]);
             if (entry.neighbor != high) continue;
             double3 r = pair_vector(p, low, high, entry.x, entry.y, entry.z);

@@ -237,7 +237,7 @@ __device__ inline bool end(const Parameters& p, int blocks)
 #if !LANGEVIN
             control->kinetic = full_step;
 #endif
-            Sample sample = {step, control->rebuilds + (control->rebuild != 0), control->kinetic, network, full_step,
+            Sample sample = {step, control->rebuilds + (control->rebuild == 1), control->kinetic, network, full_step,
                              control->heat, logged, framed};
             if (control->samples < p.samples_capacity) p.samples[control->samples] = sample;
             control->samples += 1;
@@ -253,7 +253,7 @@ __device__ inline bool end(const Parameters& p, int blocks)
 #endif
     if (threadIdx.x == 0) {
         control->step = step;
-        control->rebuilds += control->rebuild != 0;
+        control->rebuilds += control->rebuild == 1;
         control->rebuild = 0;
         if (leaves) control->status = STATUS_OUTSIDE;
     }
@@ -267,8 +267,8 @@ extern "C" __global__ void end_step(Parameters p, int blocks, unsigned long long
     if (threadIdx.x == 0) set_conditional(again, more);
 }
 
-// The same sums for the host, and the end of a rebuild outside a step. One block of 1024 threads.
-extern "C" __global__ void observe(Parameters p)
+// The same sums for the host, and the end of a rebuild outside a step. One block.
+__device__ inline void settle(const Parameters& p)
 {
     double network, full_step;
     observe_all(p, network, full_step);
@@ -281,7 +281,10 @@ extern "C" __global__ void observe(Parameters p)
     if (threadIdx.x == 0 && p.control->status == 0) {
         p.control->network = network;
         p.control->full_step = full_step;
-        p.control->rebuilds += p.control->rebuild != 0;
+        p.control->rebuilds += p.control->rebuild == 1;
         p.control->rebuild = 0;
     }
 }
+
+// One block of 1024 threads.
+extern "C" __global__ void observe(Parameters p) { settle(p); }

@@ -134,6 +134,15 @@ __device__ inline double3 leave_force(const Parameters& p, int atom, const Push&
     return f;
 }
 
+// What the `count` pairs of an atom inside the cutoff do to it. Every lane of a warp must call it.
+__device__ inline void collect(const Parameters& p, int atom, int count)
+{
+    unsigned begin = p.rows[atom];
+    Push push = {0.0, 0.0, 0.0, 0.0};
+    for (int k = warp_lane(); k < count; k += 32) push = add(push, push_of(p, atom, p.pairs[begin + k]));
+    leave_force(p, atom, push);
+}
+
 #if !FEW
 // One warp an atom.
 extern "C" __global__ void collect_forces(Parameters p)
@@ -141,11 +150,7 @@ extern "C" __global__ void collect_forces(Parameters p)
     int row = warp_index();
     if (p.control->status != 0 || row >= p.atoms) return;
     int atom = atom_of(p, row);
-    unsigned begin = p.rows[atom];
-    int count = p.inside[atom];
-    Push push = {0.0, 0.0, 0.0, 0.0};
-    for (int k = warp_lane(); k < count; k += 32) push = add(push, push_of(p, atom, p.pairs[begin + k]));
-    leave_force(p, atom, push);
+    collect(p, atom, p.inside[atom]);
 }
 #endif
 

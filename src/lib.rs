@@ -34,6 +34,7 @@ mod memory;
 pub mod model;
 pub mod neighbors;
 pub mod output;
+pub mod replicas;
 pub mod setup;
 pub mod simulation;
 pub mod system;

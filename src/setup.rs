@@ -16,6 +16,7 @@ use crate::output::checkpoint::{Checkpoint, Provenance};
 use crate::simulation::{self, Observer, Outcome, Schedule};
 use crate::system::{Cell, FARTHEST, System, degrees_of_freedom, kinetic_energy, structure, temperature, velocities};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Å: an atom within this distance of a hydrogen can be what it is bound to.
@@ -23,7 +24,7 @@ const LONGEST_HYDROGEN_BOND: f64 = 1.6;
 /// Å: atoms closer than this are a mistake in the structure, whatever the elements.
 const CLOSEST_CONTACT: f64 = 0.3;
 /// Å: the skin on the CPU, where searching the list costs more than making it: with 2 Å, steps of 99 atoms take 1.4 times as long.
-const CPU_SKIN: f64 = 1.0;
+pub(crate) const CPU_SKIN: f64 = 1.0;
 /// Numbers that the network on the CPU keeps for every feature of an atom in a layer, at the very least.
 const NUMBERS_A_FEATURE: f64 = 15.0;
 
@@ -64,14 +65,21 @@ impl Prepared {
 /// Every mistake in the input, the structure or the model, in the order in which they are found.
 pub fn prepare(config: &RunConfig) -> Result<Prepared> {
     let model = Model::load(&config.model)?;
+    let system = start(config, &model)?;
+    ready(config, model, system)
+}
+
+/// The system at the start of a run: what the input names, checked, with its velocities.
+pub(crate) fn start(config: &RunConfig, model: &Model) -> Result<System> {
     let file = config.system.structure.display();
     let in_file = |error: Error| match error {
         Error::Structure(problem) => Error::Structure(format!("{file}: {problem}")),
         other => other,
     };
-    let system = system(config)?;
-    check(&model, &system).map_err(in_file)?;
-    place(config, model, system)
+    let mut system = system(config)?;
+    check(model, &system).map_err(in_file)?;
+    set_velocities(config, &mut system)?;
+    Ok(system)
 }
 
 /// As [`prepare`], for a model and a system that come from code: `config.model` and `config.system` are not looked at, and
@@ -79,9 +87,15 @@ pub fn prepare(config: &RunConfig) -> Result<Prepared> {
 ///
 /// # Errors
 /// An element that the model does not know, atoms on top of each other, missing velocities.
-pub fn prepare_system(config: &RunConfig, model: Model, system: System) -> Result<Prepared> {
-    check(&model, &system)?;
-    place(config, model, system)
+pub fn prepare_system(config: &RunConfig, model: Model, mut system: System) -> Result<Prepared> {
+    begin(config, &model, &mut system)?;
+    ready(config, model, system)
+}
+
+/// Checks a system that comes from code and gives it its velocities.
+pub(crate) fn begin(config: &RunConfig, model: &Model, system: &mut System) -> Result<()> {
+    check(model, system)?;
+    set_velocities(config, system)
 }
 
 /// Elements that the model knows, and atoms that are apart.
@@ -90,26 +104,19 @@ fn check(model: &Model, system: &System) -> Result<()> {
     check_contacts(system)
 }
 
-/// Gives a checked system its velocities and its backend.
-fn place(config: &RunConfig, model: Model, mut system: System) -> Result<Prepared> {
-    set_velocities(config, &mut system)?;
-    ready(config, model, system)
-}
-
-/// The run that a checkpoint describes, as its input has it; `overrides` (`section.key=value`) come on top.
+/// The run that a checkpoint describes, as its input has it, with so many steps; `overrides` (`section.key=value`) come on top.
 ///
 /// What decides the path and could have another default in another version is taken from the checkpoint itself.
 ///
 /// # Errors
 /// Mistakes in the overrides.
-pub fn recall(checkpoint: &Checkpoint, folder: &Path, overrides: &[String]) -> Result<RunConfig> {
-    let run = &checkpoint.run;
+pub fn recall(run: &Provenance, steps: u64, folder: &Path, overrides: &[String]) -> Result<RunConfig> {
     let overrides = [&run.overrides[..], overrides].concat();
     let mut config = RunConfig::parse(&run.input, &run.text, &overrides)?;
     config.skin = Some(run.skin);
     config.backend.precision = if run.double { Precision::F64 } else { Precision::F32 };
     config.backend.direct_filters = run.direct_filters;
-    config.dynamics.steps = checkpoint.steps;
+    config.dynamics.steps = steps;
     config.output.directory = folder.to_owned();
     Ok(config)
 }
@@ -118,7 +125,7 @@ pub fn recall(checkpoint: &Checkpoint, folder: &Path, overrides: &[String]) -> R
 ///
 /// # Errors
 /// [`Error::Input`] when there is no current folder for the input's path to start at.
-pub fn provenance(config: &RunConfig, prepared: &Prepared) -> Result<Provenance> {
+pub fn provenance(config: &RunConfig, model: &Model, skin: f64) -> Result<Provenance> {
     let input = std::path::absolute(&config.file).map_err(|error| {
         Error::Input(format!("the place of {} cannot be found out: {}", config.file.display(), reason(&error)))
     })?;
@@ -127,8 +134,8 @@ pub fn provenance(config: &RunConfig, prepared: &Prepared) -> Result<Provenance>
         input,
         text: config.text.clone(),
         overrides: config.overrides.clone(),
-        model_hash: prepared.model.hash.clone(),
-        skin: prepared.skin,
+        model_hash: model.hash.clone(),
+        skin,
         double: config.backend.precision == Precision::F64,
         direct_filters: config.backend.direct_filters,
     })
@@ -139,21 +146,27 @@ pub fn provenance(config: &RunConfig, prepared: &Prepared) -> Result<Provenance>
 /// # Errors
 /// [`Error::Model`] when the model file is not the one that the run began with.
 pub fn resume(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Prepared> {
-    let model = Model::load(&config.model)
-        .map_err(|error| Error::Model(format!("{error}; the run cannot go on without the model it began with")))?;
-    if model.hash != checkpoint.run.model_hash {
-        return Err(Error::Model(format!(
-            "the model file {} is another one than the run began with (SHA-256 {}, then {}); put the old one back",
-            config.model.display(),
-            model.hash,
-            checkpoint.run.model_hash
-        )));
-    }
+    let model = same_model(config, &checkpoint.run)?;
     let system = checkpoint.system()?;
     model.check_elements(&system.atomic_numbers)?;
     let mut prepared = ready(config, model, system)?;
     prepared.backend.restore(&checkpoint.state)?;
     Ok(prepared)
+}
+
+/// The model that a run began with, or an error that says that it is another one.
+pub(crate) fn same_model(config: &RunConfig, run: &Provenance) -> Result<Model> {
+    let model = Model::load(&config.model)
+        .map_err(|error| Error::Model(format!("{error}; the run cannot go on without the model it began with")))?;
+    if model.hash != run.model_hash {
+        return Err(Error::Model(format!(
+            "the model file {} is another one than the run began with (SHA-256 {}, then {}); put the old one back",
+            config.model.display(),
+            model.hash,
+            run.model_hash
+        )));
+    }
+    Ok(model)
 }
 
 fn ready(config: &RunConfig, mut model: Model, system: System) -> Result<Prepared> {
@@ -163,16 +176,7 @@ fn ready(config: &RunConfig, mut model: Model, system: System) -> Result<Prepare
     }
     let (backend, skin) = backend(config, &model, &system)?;
     Ok(Prepared {
-        info: RunInfo {
-            title: config.title.clone(),
-            author: config.author.clone(),
-            input: config.record(),
-            model: model.name.clone(),
-            model_hash: model.hash.clone(),
-            seed: dynamics.seed,
-            backend: format!("{}, list with a skin of {skin} Å", backend.describe()),
-            system: system.clone(),
-        },
+        info: info(config, &model, &backend.describe(), skin, system.clone()),
         degrees_of_freedom: degrees_of_freedom(system.len(), dynamics.remove_centre_of_mass),
         schedule: schedule(config),
         limits: config.limits,
@@ -182,8 +186,22 @@ fn ready(config: &RunConfig, mut model: Model, system: System) -> Result<Prepare
     })
 }
 
+/// What outputs record of a run of `system`.
+pub(crate) fn info(config: &RunConfig, model: &Model, backend: &str, skin: f64, system: System) -> RunInfo {
+    RunInfo {
+        title: config.title.clone(),
+        author: config.author.clone(),
+        input: config.record(),
+        model: model.name.clone(),
+        model_hash: model.hash.clone(),
+        seed: config.dynamics.seed,
+        backend: format!("{backend}, list with a skin of {skin} Å"),
+        system,
+    }
+}
+
 /// With frames for every trajectory that the input asks for.
-fn schedule(config: &RunConfig) -> Schedule {
+pub(crate) fn schedule(config: &RunConfig) -> Schedule {
     let extra = config.output.extra.iter().map(|output| output.options.interval);
     Schedule {
         steps: config.dynamics.steps,
@@ -196,6 +214,24 @@ fn schedule(config: &RunConfig) -> Schedule {
 /// The backend that the input asks for. Left to choose, it takes the GPU where there is one that can do what is asked,
 /// and says why where it does not.
 fn backend(config: &RunConfig, model: &Model, system: &System) -> Result<(Box<dyn Backend>, f64)> {
+    choose(
+        config,
+        model,
+        |device| gpu(config, model, system, device),
+        |reason| match config.backend.precision {
+            Precision::F32 => cpu::<f32>(config, model, system, reason),
+            Precision::F64 => cpu::<f64>(config, model, system, reason),
+        },
+    )
+}
+
+/// Makes what the input asks for on the GPU or on the CPU, which is told why it is not the GPU where that was left open.
+pub(crate) fn choose<T>(
+    config: &RunConfig,
+    model: &Model,
+    gpu: impl FnOnce(Arc<cuda::Device>) -> Result<T>,
+    cpu: impl FnOnce(Option<String>) -> Result<T>,
+) -> Result<T> {
     let wanted = &config.backend;
     let plain = wanted.precision == Precision::F32 && !wanted.direct_filters;
     let reason = match wanted.device {
@@ -207,28 +243,25 @@ fn backend(config: &RunConfig, model: &Model, system: &System) -> Result<(Box<dy
                     .into(),
             ));
         }
-        Device::Cuda => return gpu(config, model, system, cuda::Device::open(0)?),
+        Device::Cuda => return gpu(cuda::Device::open(0)?),
         Device::Auto if !plain => None,
         Device::Auto => match cuda::Device::open(0).and_then(|device| cuda::check_model(model).map(|()| device)) {
             // Without a compiler, for example, the CPU is still there.
-            Ok(device) => match gpu(config, model, system, device) {
+            Ok(device) => match gpu(device) {
                 Err(Error::Run(reason)) => Some(reason),
                 done => return done,
             },
             Err(reason) => Some(reason.to_string()),
         },
     };
-    match wanted.precision {
-        Precision::F32 => cpu::<f32>(config, model, system, reason),
-        Precision::F64 => cpu::<f64>(config, model, system, reason),
-    }
+    cpu(reason)
 }
 
 fn gpu(
     config: &RunConfig,
     model: &Model,
     system: &System,
-    device: std::sync::Arc<cuda::Device>,
+    device: Arc<cuda::Device>,
 ) -> Result<(Box<dyn Backend>, f64)> {
     let (masses, timestep) = (&system.masses, config.dynamics.timestep);
     let skin =
@@ -254,6 +287,25 @@ fn warmest(config: &RunConfig, system: &System) -> f64 {
     dynamics.thermostat.map_or(begins, |bath| begins.max(bath.temperature).max(bath.final_temperature))
 }
 
+/// How radial filters are evaluated on the CPU.
+pub(crate) fn filters(config: &RunConfig) -> Filters {
+    if config.backend.direct_filters { Filters::Direct } else { Filters::Table }
+}
+
+/// Refuses more atoms than there is memory for on the CPU.
+pub(crate) fn check_memory<T>(model: &Model, atoms: usize) -> Result<()> {
+    let numbers = NUMBERS_A_FEATURE * (model.features() * model.layers.len() * atoms) as f64;
+    memory::check(numbers * size_of::<T>() as f64)
+        .map_err(|problem| Error::Structure(format!("the system has {atoms} atoms: {problem}; use a smaller one")))
+}
+
+/// What a user is told of the CPU; `reason`: why it is not the GPU, where that was left open.
+pub(crate) fn describe_cpu<T: Real>(reason: Option<String>) -> String {
+    let threads = rayon::current_num_threads();
+    let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+    format!("CPU, {threads} {}, network in {}{reason}", if threads == 1 { "thread" } else { "threads" }, T::NAME)
+}
+
 /// `reason`: why it is not the GPU, where that was left open.
 fn cpu<T: Real>(
     config: &RunConfig,
@@ -262,18 +314,10 @@ fn cpu<T: Real>(
     reason: Option<String>,
 ) -> Result<(Box<dyn Backend>, f64)> {
     let skin = config.skin.unwrap_or(CPU_SKIN);
-    let numbers = NUMBERS_A_FEATURE * (model.features() * model.layers.len() * system.len()) as f64;
-    memory::check(numbers * size_of::<T>() as f64).map_err(|problem| {
-        Error::Structure(format!("the system has {} atoms: {problem}; use a smaller one", system.len()))
-    })?;
-    let filters = if config.backend.direct_filters { Filters::Direct } else { Filters::Table };
+    check_memory::<T>(model, system.len())?;
+    let filters = filters(config);
     let potential = NetworkPotential::<T>::new(model, &system.atomic_numbers, skin, filters)?;
-    let threads = rayon::current_num_threads();
-    let mut description =
-        format!("CPU, {threads} {}, network in {}", if threads == 1 { "thread" } else { "threads" }, T::NAME);
-    if let Some(reason) = reason {
-        description.push_str(&format!(" ({reason})"));
-    }
+    let description = describe_cpu::<T>(reason);
     let backend = CpuBackend::new(
         potential,
         system.clone(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Time between checkpoints that have no interval: a kill costs no more than this, and writing them costs nothing that
 /// anybody would notice, however long a step takes.
-const CHECKPOINT_TIME: Duration = Duration::from_secs(30);
+pub(crate) const CHECKPOINT_TIME: Duration = Duration::from_secs(30);
 
 /// Something that wants to hear of a run: a file, a progress bar, an analysis.
 pub trait Observer {

@@ -14,9 +14,10 @@ mod common;
 use common::backends::{advance, devices};
 use common::cuda::emulated;
 use common::models::{ModelFile, Sizes, random_system};
+use std::sync::atomic::AtomicBool;
 use verlet::backend::cpu::{CpuBackend, Filters, NetworkPotential};
-use verlet::backend::cuda::{CudaBackend, Path};
-use verlet::backend::{Backend, State};
+use verlet::backend::cuda::{CudaBackend, CudaBatch, Path};
+use verlet::backend::{Backend, Batch, Replica, State};
 use verlet::integrate::{Integrator, Thermostat};
 use verlet::system::{Cell, System, velocities};
 
@@ -101,6 +102,28 @@ fn painn_in_a_box_with_32_features() {
 #[test]
 fn painn_in_vacuum_with_32_features() {
     fifty_atoms("painn", 32, false);
+}
+
+/// Three systems at once, two of them in boxes.
+#[test]
+fn replicas_with_32_features() {
+    let Some(device) = devices().into_iter().next() else { return };
+    let sizes = Sizes { features: 32, layers: 2, radial: 8 };
+    let model = ModelFile::random("painn-repulsive", sizes, 3).load().unwrap();
+    let replica = |periodic| {
+        let system = system(periodic);
+        let integrator = Integrator::new(TIMESTEP, &system.masses, Some(bath()));
+        Replica { system, integrator, degrees_of_freedom: 3 * ATOMS - 3 }
+    };
+    let replicas = [replica(true), replica(false), replica(true)];
+    let mut batch = CudaBatch::new(&device, &model, &replicas, SKIN, 1, None, Some(Path::Plain)).unwrap();
+    let steps = if emulated(&device) { 2 } else { 20 };
+    let mut samples = vec![Vec::new(); 3];
+    batch.advance(steps, &AtomicBool::new(false), &mut samples).unwrap();
+    assert!(samples.iter().all(|samples| samples.len() as u64 == steps), "{:?}", batch.failures());
+    let states = batch.states().unwrap();
+    assert_eq!(states[0], states[2]);
+    assert_ne!(states[0], states[1]);
 }
 
 #[test]

@@ -44,6 +44,7 @@ const SWITCHES: Switches = Switches {
     conditional: true,
     watch: true,
     repulsion: true,
+    replicas: false,
 };
 
 fn compile(compiler: &Nvrtc, architecture: &str, switches: &Switches) {
@@ -87,6 +88,8 @@ fn kernels_compile_for_every_size_and_switch() {
         Switches { features: 256, student: true, tiled: false, ..SWITCHES },
         Switches { radial: false, tiled: false, ..SWITCHES },
         Switches { radial: false, tiled: false, table_shared: true, ..SWITCHES },
+        Switches { replicas: true, ..SWITCHES },
+        Switches { replicas: true, langevin: false, watch: false, repulsion: false, ..SWITCHES },
     ] {
         compile(&compiler, "sm_90", &switches);
     }

@@ -66,7 +66,7 @@ fn bits(frame: StoredFrame) -> (u64, Vec<u64>) {
 }
 
 fn left(folder: &Path) -> Left {
-    let mut checkpoint = Generations::read(&Generations::of(folder).current()).unwrap();
+    let mut checkpoint: Checkpoint = Generations::read(&Generations::of(folder).current()).unwrap();
     // How the run came to its number of steps differs between a run and a resumed one.
     checkpoint.run.overrides.clear();
     let _no_process_starts = common::FORK.read();
@@ -186,7 +186,7 @@ fn signals_stop_at_a_checkpoint() {
         let (text, success) = run.end();
         assert!(success && text.contains("of 100000000, as you asked"), "{text}");
         assert!(text.contains(&format!("go on with it      verlet resume {folder}")), "{text}");
-        let step = Generations::read(&Generations::of(&bench.path(folder)).current()).unwrap().state.step;
+        let step = Generations::read::<Checkpoint>(&Generations::of(&bench.path(folder)).current()).unwrap().state.step;
         assert!(text.contains(&format!("stopped at step {step} of")), "{text}");
         let end = (step + 25).to_string();
         bench.succeed(&["resume", folder, "--steps", &end]);
@@ -251,8 +251,8 @@ fn nothing_is_lost_to_kills() {
             let reader = H5mdReader::open(&trajectory).unwrap();
             let found = (reader.frames().unwrap(), reader.samples().unwrap().len());
             assert!(text.contains(&format!("{} frames, {} rows", found.0, found.1)), "{text}");
-            let safe =
-                Generations::read(&checkpoints.current()).or_else(|_| Generations::read(&checkpoints.previous()));
+            let safe = Generations::read::<Checkpoint>(&checkpoints.current())
+                .or_else(|_| Generations::read::<Checkpoint>(&checkpoints.previous()));
             let safe = safe.unwrap().outputs["trajectory.h5md"];
             assert!(found.0 as u64 >= safe.frames && found.1 as u64 >= safe.rows, "{found:?} of {safe:?}");
             assert_eq!(reader.samples().unwrap(), whole.samples[..found.1]);
@@ -387,7 +387,7 @@ fn what_cannot_be_resumed_is_refused_in_one_sentence() {
     bench.succeed(&["run", "input.toml", "--output", "out", "--steps", "3"]);
     let other = common::models::ModelFile::random("painn", common::models::SMALL, 32);
     other.write(bench.folder.path(), "model.safetensors");
-    let hash = Generations::read(&bench.path("out/checkpoint.vlt")).unwrap().run.model_hash;
+    let hash = Generations::read::<Checkpoint>(&bench.path("out/checkpoint.vlt")).unwrap().run.model_hash;
     let message = bench.fail(&["resume", "out", "--steps", "16"], 2);
     assert!(message.contains("is another one than the run began with (SHA-256 "), "{message}");
     assert!(message.contains(&hash) && message.lines().count() == 1, "{message}");
@@ -404,7 +404,7 @@ fn an_explosion_names_the_last_good_checkpoint() {
     let mut arguments = vec!["run", "input.toml", "--output", "out", "--steps", "100000"];
     arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     let message = bench.fail(&arguments, 1);
-    let checkpoint = Generations::read(&bench.path("out/checkpoint.vlt")).unwrap();
+    let checkpoint: Checkpoint = Generations::read(&bench.path("out/checkpoint.vlt")).unwrap();
     let step = checkpoint.state.step;
     assert!(
         message.starts_with(&format!("error: the simulation exploded at step {}: the energy is ", step + 1)),

@@ -203,7 +203,7 @@ fn an_output_that_fails_stops_the_run_and_leaves_the_checkpoint_before_it() {
             assert!((most..=most + PLACES as u64).contains(&steps), "{most} frames, stopped at step {steps}");
             // Frames 0, 1, … and a checkpoint every three steps: the frame of step `most` is the one that fails.
             let safe = (most - 1) / 3 * 3;
-            let checkpoint = Generations::read(&checkpoints.current()).unwrap();
+            let checkpoint: Checkpoint = Generations::read(&checkpoints.current()).unwrap();
             assert_eq!((checkpoint.state.clone(), checkpoint.outputs["failing"].frames), (state(safe), safe + 1));
             assert!(record.last_good().starts_with(&format!("the last good state is that of step {safe}, in ")));
         }

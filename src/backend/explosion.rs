@@ -25,6 +25,14 @@ pub(super) fn too_fast(tense: &str, energy: f64, atom: &str, distance: f64) -> S
     format!("the energy {tense} {} eV, and atom {atom} would move {} Å in one step", short(energy), short(distance))
 }
 
+/// A step after which an atom is too fast, or the energy (eV) is no number.
+pub(super) fn ended(step: u64, energy: f64, atom: &str, distance: f64) -> Error {
+    if energy.is_finite() && distance.is_finite() {
+        return exploded(step, &too_fast("is", energy, atom, distance));
+    }
+    no_energy(step, energy, atom)
+}
+
 /// An energy that is no number.
 pub(super) fn no_energy(step: u64, energy: f64, atom: &str) -> Error {
     if step == 0 {

@@ -3,6 +3,7 @@
 //! A backend owns positions, velocities, forces, the neighbour list and the integrator. The rest of the program sees
 //! it through [`Backend`], which is coarse on purpose: many steps a call is what lets a GPU stay inside one graph.
 
+mod batch;
 pub mod cpu;
 pub mod cuda;
 mod departure;
@@ -12,6 +13,7 @@ mod guard;
 mod padding;
 mod zbl;
 
+pub use batch::{Batch, Failure, Replica};
 pub use departure::{Departure, Outside};
 
 use crate::error::Result;

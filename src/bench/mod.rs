@@ -10,5 +10,5 @@ mod water;
 
 pub use machine::{Device, Machine, Memory, commit};
 pub use report::{HEADER, Row};
-pub use timing::{Measured, Plan, Repetition, Timing, measure};
+pub use timing::{Measured, Moves, Plan, Repetition, Timing, measure};
 pub use water::water;

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 pub struct Row {
     /// What it is, in words.
     pub what: String,
-    /// Atoms.
+    /// How many of them move together.
+    pub replicas: usize,
+    /// Atoms of all.
     pub atoms: usize,
     /// Å³; nothing in vacuum.
     pub volume: Option<f64>,
@@ -25,16 +27,25 @@ pub const HEADER: &str = "   atoms  repetitions  median µs/step            10�
                           rebuilds/step  their time  skin (Å)";
 
 impl Row {
-    /// A system that is yet to be timed.
-    pub fn new(what: String, system: &System, pairs: Option<usize>) -> Self {
+    /// A system, or so many replicas of it, yet to be timed.
+    pub fn new(what: String, system: &System, replicas: usize, pairs: Option<usize>) -> Self {
         let volume = system.cell.is_periodic().then(|| system.cell.volume());
-        Row { what, atoms: system.len(), volume, pairs, skin: None, outcome: Err("not timed".into()) }
+        let (atoms, pairs) = (replicas * system.len(), pairs.map(|pairs| replicas * pairs));
+        Row { what, replicas, atoms, volume, pairs, skin: None, outcome: Err("not timed".into()) }
     }
 
     /// Water of so many atoms that cannot even be made.
     pub fn without_system(atoms: u64, problem: String) -> Self {
         let atoms = usize::try_from(atoms).unwrap_or(usize::MAX);
-        Row { what: "water box".into(), atoms, volume: None, pairs: None, skin: None, outcome: Err(problem) }
+        Row {
+            what: "water box".into(),
+            replicas: 1,
+            atoms,
+            volume: None,
+            pairs: None,
+            skin: None,
+            outcome: Err(problem),
+        }
     }
 
     /// Atoms times steps a second.
@@ -71,6 +82,7 @@ impl Row {
     pub fn json(&self, timestep: f64) -> Value {
         let mut value = json!({
             "system": self.what,
+            "replicas": self.replicas,
             "atoms": self.atoms,
             "volume_angstrom3": self.volume,
             "pairs": self.pairs,
@@ -132,7 +144,7 @@ mod tests {
 
     fn row(outcome: Result<(Timing, Option<f64>), String>) -> Row {
         let system = System::new(vec![1; 10], vec![Vector3::zeros(); 10], Cell::open()).unwrap();
-        Row { outcome, skin: Some(1.5), ..Row::new("hydrogen".into(), &system, Some(90)) }
+        Row { outcome, skin: Some(1.5), ..Row::new("hydrogen".into(), &system, 1, Some(90)) }
     }
 
     #[test]
@@ -141,7 +153,7 @@ mod tests {
             warm_up_steps: 9,
             steps: 50,
             step_seconds: vec![1e-4, 1e-4, 4e-4],
-            rebuilds: 3,
+            rebuilds: 3.0,
             rebuild_seconds: 5e-4,
             temperature: 300.0,
         };

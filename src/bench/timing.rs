@@ -1,7 +1,8 @@
 //! Whole steps against the clock.
 
-use crate::backend::Backend;
-use crate::error::Result;
+use crate::backend::{Backend, Batch};
+use crate::error::{Error, Result};
+use crate::output::Sample;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,8 +43,8 @@ pub struct Timing {
     pub steps: u64,
     /// Seconds a step, a number for each repetition, in their order.
     pub step_seconds: Vec<f64>,
-    /// Rebuilds of the neighbour list in all repetitions.
-    pub rebuilds: u64,
+    /// Rebuilds of the neighbour list in all repetitions; of many systems the mean.
+    pub rebuilds: f64,
     /// Seconds that one rebuild takes, the median of some.
     pub rebuild_seconds: f64,
     /// Temperature at the end, K.
@@ -81,7 +82,7 @@ impl Timing {
 
     /// Rebuilds of the list a step.
     pub fn rebuilds_per_step(&self) -> f64 {
-        self.rebuilds as f64 / self.all_steps() as f64
+        self.rebuilds / self.all_steps() as f64
     }
 
     /// Part of the time that goes into rebuilds of the list.
@@ -90,55 +91,121 @@ impl Timing {
     }
 }
 
-/// Moves a system and times it. `tell` hears of every repetition; `stop` ends everything at the next whole step.
+/// What can be timed: one system, or many that move together.
+pub trait Moves {
+    /// The step that it has come to.
+    fn step(&self) -> u64;
+
+    /// Takes so many steps, fewer when `stop` is raised.
+    ///
+    /// # Errors
+    /// As [`Backend::advance`], also where one of many systems fails.
+    fn advance(&mut self, steps: u64, stop: &AtomicBool) -> Result<()>;
+
+    /// Rebuilds of its neighbour list since its start, and temperature in K; of many systems the means.
+    ///
+    /// # Errors
+    /// As [`Backend::sample`].
+    fn look(&mut self) -> Result<(f64, f64)>;
+
+    /// How long it takes to make its neighbour lists.
+    ///
+    /// # Errors
+    /// As [`Backend::time_list`].
+    fn time_list(&mut self) -> Result<Duration>;
+}
+
+impl Moves for dyn Backend + '_ {
+    fn step(&self) -> u64 {
+        Backend::step(self)
+    }
+
+    fn advance(&mut self, steps: u64, stop: &AtomicBool) -> Result<()> {
+        Backend::advance(self, steps, &|| stop.load(Ordering::Relaxed), &mut |_| Ok(()))
+    }
+
+    fn look(&mut self) -> Result<(f64, f64)> {
+        self.sample().map(|sample| (sample.list_rebuilds as f64, sample.temperature))
+    }
+
+    fn time_list(&mut self) -> Result<Duration> {
+        Backend::time_list(self)
+    }
+}
+
+impl Moves for dyn Batch + '_ {
+    fn step(&self) -> u64 {
+        Batch::step(self)
+    }
+
+    fn advance(&mut self, steps: u64, stop: &AtomicBool) -> Result<()> {
+        Batch::advance(self, steps, stop, &mut vec![Vec::new(); self.len()])?;
+        match self.failures().into_iter().next() {
+            None => Ok(()),
+            Some(failure) => Err(Error::Run(format!("replica {}: {}", failure.replica + 1, failure.reason))),
+        }
+    }
+
+    fn look(&mut self) -> Result<(f64, f64)> {
+        let samples: Vec<_> = self.samples()?.into_iter().flatten().collect();
+        let mean = |of: fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>() / samples.len() as f64;
+        Ok((mean(|sample| sample.list_rebuilds as f64), mean(|sample| sample.temperature)))
+    }
+
+    fn time_list(&mut self) -> Result<Duration> {
+        self.time_lists()
+    }
+}
+
+/// Moves a system, or many, and times it. `tell` hears of every repetition; `stop` ends everything at the next whole step.
 ///
 /// Repetitions follow each other on one trajectory. The system stands elsewhere afterwards.
 ///
 /// # Errors
 /// As [`Backend::advance`].
 pub fn measure(
-    backend: &mut dyn Backend,
+    system: &mut (impl Moves + ?Sized),
     plan: Plan,
     stop: &AtomicBool,
     tell: &mut dyn FnMut(Repetition),
 ) -> Result<Measured> {
     let stopped = || stop.load(Ordering::Relaxed);
-    let advance = |backend: &mut dyn Backend, steps| {
-        let begun = Instant::now();
-        backend.advance(steps, &stopped, &mut |_| Ok(())).map(|()| begun.elapsed())
-    };
 
-    let (begun, first) = (Instant::now(), backend.step());
+    let (begun, first) = (Instant::now(), system.step());
     let mut step = Duration::MAX;
     let mut batch = 1;
-    while !stopped() && (begun.elapsed() < WARM_UP.0 || backend.step() - first < WARM_UP.1) {
-        let took = advance(backend, batch)? / batch as u32;
+    while !stopped() && (begun.elapsed() < WARM_UP.0 || system.step() - first < WARM_UP.1) {
+        let begun = Instant::now();
+        system.advance(batch, stop)?;
+        let took = begun.elapsed() / batch as u32;
         step = step.min(took);
         batch = (2 * batch).min((WARM_UP.0.as_secs_f64() / took.as_secs_f64().max(1e-9)) as u64 / 4 + 1);
     }
-    let warm_up_steps = backend.step() - first;
+    let warm_up_steps = system.step() - first;
     let (steps, repetitions) = shape(plan, step);
 
-    let rebuilds = backend.sample()?.list_rebuilds;
+    let (rebuilds, _) = system.look()?;
     let mut step_seconds = Vec::with_capacity(repetitions);
     for done in 1..=repetitions {
-        let took = advance(backend, steps)?;
+        let begun = Instant::now();
+        system.advance(steps, stop)?;
+        let took = begun.elapsed();
         if stopped() {
             return Ok(Measured::Stopped);
         }
         step_seconds.push(took.as_secs_f64() / steps as f64);
         tell(Repetition { done, of: repetitions });
     }
-    let last = backend.sample()?;
-    let mut builds = (0..LIST_BUILDS).map(|_| backend.time_list()).collect::<Result<Vec<_>>>()?;
+    let (last, temperature) = system.look()?;
+    let mut builds = (0..LIST_BUILDS).map(|_| system.time_list()).collect::<Result<Vec<_>>>()?;
     builds.sort();
     Ok(Measured::Done(Timing {
         warm_up_steps,
         steps,
         step_seconds,
-        rebuilds: last.list_rebuilds - rebuilds,
+        rebuilds: last - rebuilds,
         rebuild_seconds: builds[LIST_BUILDS / 2].as_secs_f64(),
-        temperature: last.temperature,
+        temperature,
     }))
 }
 
@@ -177,7 +244,7 @@ mod tests {
             warm_up_steps: 5,
             steps: 10,
             step_seconds: vec![4.0, 1.0, 3.0, 2.0],
-            rebuilds: 2,
+            rebuilds: 2.0,
             rebuild_seconds: 5.0,
             temperature: 300.0,
         };

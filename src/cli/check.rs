@@ -13,6 +13,9 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let config = arguments.input.load()?;
+    if !config.replicas.is_empty() {
+        return super::replicas::check(&config);
+    }
     let mut prepared = setup::prepare(&config)?;
     super::warn_of_defects(&prepared.model);
     super::outputs::check(&config, &prepared.info.system)?;

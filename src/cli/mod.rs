@@ -8,8 +8,10 @@ mod execute;
 mod info;
 mod outputs;
 mod repair;
+mod replicas;
 mod resume;
 mod run;
+mod summary;
 
 use crate::config::RunConfig;
 use crate::error::{Error, Result, reason};
@@ -184,8 +186,7 @@ fn describe(config: &RunConfig, prepared: &Prepared) -> String {
     } else {
         "not periodic".into()
     };
-    let dynamics = &config.dynamics;
-    let ensemble = match &dynamics.thermostat {
+    let ensemble = match &config.dynamics.thermostat {
         None => "constant energy (NVE)".to_string(),
         Some(bath) if bath.ramp_steps > 0 => format!(
             "Langevin from {} to {} K, friction {} 1/ps",
@@ -195,19 +196,20 @@ fn describe(config: &RunConfig, prepared: &Prepared) -> String {
         ),
         Some(bath) => format!("Langevin at {} K, friction {} 1/ps", bath.temperature, bath.friction * 1e3),
     };
+    let what = format!("{}, {} atoms, {cell}", system.formula(), system.len());
+    let ensemble = format!("{ensemble}, {} degrees of freedom", prepared.degrees_of_freedom);
+    describe_run(config, &what, &prepared.model, &prepared.info.backend, &ensemble)
+}
+
+fn describe_run(config: &RunConfig, system: &str, model: &Model, backend: &str, ensemble: &str) -> String {
+    let dynamics = &config.dynamics;
     let time = dynamics.steps as f64 * dynamics.timestep * 1e-3;
     format!(
-        "system   {}, {} atoms, {cell}\nmodel    {}\nbackend  {}\nrun      {} steps of {} fs = {} ps, {}, {} degrees of \
-         freedom",
-        system.formula(),
-        system.len(),
-        info::one_line(&prepared.model),
-        prepared.info.backend,
+        "system   {system}\nmodel    {}\nbackend  {backend}\nrun      {} steps of {} fs = {} ps, {ensemble}",
+        info::one_line(model),
         dynamics.steps,
         dynamics.timestep,
         // Binary fractions of a time step must not show.
         (time * 1e9).round() / 1e9,
-        ensemble,
-        prepared.degrees_of_freedom,
     )
 }

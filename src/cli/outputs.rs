@@ -50,7 +50,7 @@ pub(super) fn append(
 }
 
 /// What the input wants in the H5MD trajectory.
-fn options(config: &RunConfig) -> H5mdOptions {
+pub(super) fn options(config: &RunConfig) -> H5mdOptions {
     H5mdOptions {
         velocities: config.output.velocities,
         forces: config.output.forces,

@@ -1,10 +1,10 @@
 //! `verlet resume`: on from the last checkpoint, as if nothing had happened.
 
-use super::{execute, outputs};
+use super::{execute, outputs, replicas};
 use crate::analysis::Conservation;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::output::checkpoint::{Checkpoint, Generations};
+use crate::output::checkpoint::{Checkpoint, Generations, Provenance};
 use crate::output::folder::{RunFolder, TRAJECTORY};
 use crate::output::h5md::{self, H5mdOutput, H5mdReader};
 use crate::output::record::Record;
@@ -27,6 +27,10 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let folder = RunFolder::open(&arguments.folder)?;
+    let overrides: Vec<_> = arguments.backend.iter().map(|device| format!("backend.device={device}")).collect();
+    if folder.checkpoints().are_of_a_set() {
+        return replicas::resume(&folder, arguments.steps, &overrides);
+    }
     let (mut checkpoint, is_last) = last_usable(&folder)?;
     let step = checkpoint.state.step;
     let scheduled = checkpoint.steps;
@@ -34,18 +38,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if checkpoint.steps <= step {
         return finished(folder.path(), step, arguments.steps);
     }
-    let overrides: Vec<_> = arguments.backend.iter().map(|device| format!("backend.device={device}")).collect();
-    let config = setup::recall(&checkpoint, folder.path(), &overrides)?;
-    if let Some(threads) = config.backend.threads {
-        super::set_threads(threads)?;
-    }
-    if checkpoint.run.version != env!("CARGO_PKG_VERSION") {
-        super::warn(&format!(
-            "the run was at work with verlet {}; this is {}, which may compute other last bits",
-            checkpoint.run.version,
-            env!("CARGO_PKG_VERSION")
-        ));
-    }
+    let config = setup::recall(&checkpoint.run, checkpoint.steps, folder.path(), &overrides)?;
+    accept(&config, &checkpoint.run)?;
     let mut prepared = setup::resume(&config, &checkpoint)?;
     super::say(&format!(
         "{}\noutput   {}, from step {step} on",
@@ -54,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     ))?;
 
     let (outputs, conservation) = reopen(&folder, &config, &prepared, &checkpoint)?;
-    let run = setup::provenance(&config, &prepared)?;
+    let run = setup::provenance(&config, &prepared.model, prepared.skin)?;
     if !is_last || checkpoint.steps != scheduled {
         // A kill before the next checkpoint must not forget the new end, and the next checkpoint must not push this one out
         // of its place to keep a bad one.
@@ -64,8 +58,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     execute::execute(&config, &mut prepared, &folder, record, conservation)
 }
 
+/// Takes the threads that a run asks for, and warns where another version began it.
+pub(super) fn accept(config: &RunConfig, run: &Provenance) -> Result<()> {
+    if let Some(threads) = config.backend.threads {
+        super::set_threads(threads)?;
+    }
+    if run.version != env!("CARGO_PKG_VERSION") {
+        super::warn(&format!(
+            "the run was at work with verlet {}; this is {}, which may compute other last bits",
+            run.version,
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+    Ok(())
+}
+
 /// Says that there is nothing to do, or why what was asked for cannot be done.
-fn finished(folder: &Path, step: u64, asked: Option<u64>) -> Result<()> {
+pub(super) fn finished(folder: &Path, step: u64, asked: Option<u64>) -> Result<()> {
     match asked {
         Some(steps) if steps < step => Err(Error::Input(format!(
             "--steps {steps} is the total number of steps, and the run in {} has taken {step} already; give more than that",
@@ -114,7 +123,7 @@ fn last_usable(folder: &RunFolder) -> Result<(Checkpoint, bool)> {
 }
 
 fn usable(folder: &RunFolder, path: &Path) -> Result<Checkpoint> {
-    let checkpoint = Generations::read(path)?;
+    let checkpoint: Checkpoint = Generations::read(path)?;
     let position = position(&checkpoint);
     if !H5mdOutput::holds(&folder.trajectory(), &position)? {
         return Err(Error::Output(format!(

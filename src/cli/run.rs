@@ -1,6 +1,6 @@
 //! `verlet run`: from an input file to a folder with its results.
 
-use super::{InputArguments, execute, outputs};
+use super::{InputArguments, execute, outputs, replicas};
 use crate::analysis::Conservation;
 use crate::error::{Error, Result};
 use crate::output::folder::RunFolder;
@@ -15,6 +15,9 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let config = arguments.input.load()?;
+    if !config.replicas.is_empty() {
+        return replicas::run(&config);
+    }
     let directory = &config.output.directory;
     RunFolder::check_free(directory)?;
     let mut prepared = setup::prepare(&config)?;
@@ -30,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         )),
         other => other,
     })?;
-    let run = setup::provenance(&config, &prepared)?;
+    let run = setup::provenance(&config, &prepared.model, prepared.skin)?;
     let system = &prepared.info.system;
     let record = Record::new(outputs, folder.checkpoints(), run, config.dynamics.steps, system);
     let conservation = Conservation::new(system.len(), prepared.degrees_of_freedom);

@@ -218,6 +218,45 @@ pub const KEYS: &[Key] = &[
         "steps between checkpoints; there is always one at the beginning, at the end, and when the run is stopped",
     ),
     key(
+        "replicas",
+        "copies",
+        Kind::Integer(1, 100_000),
+        "1",
+        "many systems in one run, which advance together, each with a trajectory and a verdict of its own: so many with what \
+         this table says, and with everything else as in the rest of the input",
+    ),
+    key("replicas", "structure", Kind::Path, "system.structure", "their structure file"),
+    key("replicas", "frame", Kind::Integer(1, i64::MAX), "system.frame, or 1 of their own file", "which frame of it"),
+    key(
+        "replicas",
+        "temperature",
+        Kind::Quantity(Dimension::Temperature, Sign::NotNegative),
+        "dynamics.temperature",
+        "temperature of their initial velocities, and of their heat bath",
+    ),
+    key(
+        "replicas",
+        "final_temperature",
+        Kind::Quantity(Dimension::Temperature, Sign::NotNegative),
+        "dynamics.final_temperature",
+        "where the ramp of their heat bath ends, if the input has a ramp",
+    ),
+    key(
+        "replicas",
+        "seed",
+        Kind::Integer(0, i64::MAX),
+        "made from dynamics.seed and the number of the replica",
+        "seed of the first copy's random numbers, from which those of further copies count up; no two replicas may have the \
+         same",
+    ),
+    key(
+        "replicas",
+        "name",
+        Kind::Text,
+        "the number of the replica: 0001, …",
+        "name of their folder in the run's folder; several copies get numbers behind it",
+    ),
+    key(
         "verdict",
         "max_drift",
         Kind::Quantity(Dimension::Drift, Sign::NotNegative),
@@ -233,8 +272,8 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// Tables of which there can be any number: `[[output.extra]]`.
-const REPEATED: &[&str] = &["output.extra"];
+/// Tables of which there can be any number, such as `[[output.extra]]`.
+const REPEATED: &[&str] = &["output.extra", "replicas"];
 
 /// Whether there can be any number of tables of this name.
 pub fn is_repeated(section: &str) -> bool {

@@ -3,6 +3,7 @@
 mod keys;
 mod node;
 mod reader;
+mod replicas;
 
 pub use keys::{KEYS, Key, Kind, Sign, header};
 
@@ -17,6 +18,7 @@ use nalgebra::Matrix3;
 use node::Value;
 use reader::Reader;
 pub use reader::length;
+pub use replicas::ReplicaConfig;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -51,6 +53,8 @@ pub struct RunConfig {
     pub output: OutputConfig,
     /// What passes.
     pub limits: Limits,
+    /// Many systems in one run, each with what it has for itself; none where the run is of one system.
+    pub replicas: Vec<ReplicaConfig>,
     /// What stands where, by the full name of the key: see [`RunConfig::what`].
     given: BTreeMap<String, String>,
 }
@@ -274,6 +278,7 @@ impl RunConfig {
         let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
         let dynamics = dynamics(&reader)?;
         let timestep = dynamics.timestep;
+        let (system, output) = (system(&reader, base)?, output(&reader, &stem, timestep)?);
         let words = |section: &str, name: &str| Ok::<_, Error>(reader.text(section, name)?.map(|found| found.value));
         Ok(RunConfig {
             given: reader.given(),
@@ -282,7 +287,8 @@ impl RunConfig {
             overrides: overrides.to_vec(),
             title: words("", "title")?.unwrap_or_default(),
             author: words("", "author")?.or_else(|| std::env::var("USER").ok()).unwrap_or_default(),
-            system: system(&reader, base)?,
+            replicas: replicas::read(&reader, base, &system, &dynamics, &output)?,
+            system,
             model: reader.path("model", "file", base)?.ok_or_else(|| reader.missing("model", "file"))?,
             outside_domain: match reader.text("model", "outside_domain")?.as_ref().map(|found| found.value.as_str()) {
                 Some("stop") => OutsideDomain::Stop,
@@ -292,7 +298,7 @@ impl RunConfig {
             dynamics,
             skin: reader.quantity("neighbors", "skin")?.map(|found| found.value),
             backend: backend(&reader)?,
-            output: output(&reader, &stem, timestep)?,
+            output,
             limits: Limits {
                 drift: reader.quantity("verdict", "max_drift")?.map_or(1.0, |found| found.value),
                 excursion: reader.quantity("verdict", "max_excursion")?.map_or(0.01, |found| found.value),

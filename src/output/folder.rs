@@ -74,16 +74,15 @@ impl RunFolder {
         Self::hold(path)
     }
 
-    /// The folder that a file is in, when that is a run's.
+    /// The folder that a file is in, or the one around that, as with the files of replicas, when it is a run's.
     ///
     /// # Errors
     /// [`Error::Output`] when a process is at work in it.
     pub fn around(file: &Path) -> Result<Option<Self>> {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.join(LOCK).exists() {
-            return Ok(None);
-        }
-        Self::hold(folder).map(Some)
+        let around = folder.join("..");
+        let run = [folder, &around].into_iter().find(|folder| folder.join(LOCK).exists());
+        run.map(Self::hold).transpose()
     }
 
     /// Takes the lock and leaves our number in it for those who are refused.

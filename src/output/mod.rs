@@ -5,6 +5,7 @@ pub mod folder;
 pub mod h5md;
 pub mod progress;
 pub mod record;
+pub mod replicas;
 pub mod trajectory;
 pub mod vmd;
 pub mod writer;

@@ -50,6 +50,17 @@ impl Progress {
         step.saturating_sub(self.begin) as f64 * self.timestep * 1e-6 / seconds * 86_400.0
     }
 
+    /// Writes a warning where it does not disturb the bar.
+    pub fn warn(&self, text: &str) {
+        let warn = || {
+            let _ = writeln!(std::io::stderr(), "warning: {text}");
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(warn),
+            None => warn(),
+        }
+    }
+
     fn message(&self, sample: &Sample) -> String {
         let drift = (sample.conserved - self.first.unwrap_or(sample.conserved)) / self.atoms as f64;
         format!(
@@ -88,13 +99,7 @@ impl Observer for Progress {
     }
 
     fn departure(&mut self, departure: &Departure) -> Result<()> {
-        let warn = || {
-            let _ = writeln!(std::io::stderr(), "warning: {departure}");
-        };
-        match &self.bar {
-            Some(bar) => bar.suspend(warn),
-            None => warn(),
-        }
+        self.warn(&departure.to_string());
         Ok(())
     }
 

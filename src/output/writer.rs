@@ -36,10 +36,15 @@ enum Message {
 
 /// Passes on what it is told to an observer on a thread of its own.
 pub struct Writer<'scope> {
-    /// `None` when finished.
-    queue: Option<SyncSender<Message>>,
+    queue: Queue<'scope, Message>,
     /// Frames that the thread has written.
     written: Receiver<Frame>,
+}
+
+/// A thread that writes, and the messages on their way to it.
+pub(crate) struct Queue<'scope, M> {
+    /// `None` when finished.
+    queue: Option<SyncSender<M>>,
     /// `None` when finished.
     thread: Option<ScopedJoinHandle<'scope, Result<()>>>,
 }
@@ -75,45 +80,47 @@ impl<'scope> Writer<'scope> {
         observer: &'scope mut O,
         places: usize,
     ) -> Result<Self> {
-        let (queue, waiting) = sync_channel(places);
         let (back, written) = channel();
-        let thread = Builder::new().name("writer".into()).spawn_scoped(scope, move || write(observer, waiting, &back));
+        let queue = Queue::start(scope, places, move |waiting| write(observer, waiting, &back))?;
+        Ok(Writer { queue, written })
+    }
+}
+
+impl<'scope, M: Send + 'scope> Queue<'scope, M> {
+    /// Starts the thread, which is to read all messages until there are no more senders; so many may wait.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when there can be no thread.
+    pub fn start(
+        scope: &'scope Scope<'scope, '_>,
+        places: usize,
+        write: impl FnOnce(Receiver<M>) -> Result<()> + Send + 'scope,
+    ) -> Result<Self> {
+        let (queue, waiting) = sync_channel(places);
+        let thread = Builder::new().name("writer".into()).spawn_scoped(scope, move || write(waiting));
         let thread = thread.map_err(|error| {
             Error::Output(format!("the outputs cannot be written: there can be no thread for them ({error})"))
         })?;
-        Ok(Writer { queue: Some(queue), written, thread: Some(thread) })
+        Ok(Queue { queue: Some(queue), thread: Some(thread) })
     }
 
     /// Waits for a place. The thread's end tells why it takes nothing more.
-    fn send(&mut self, message: Message) -> Result<()> {
+    ///
+    /// # Errors
+    /// The first one of the thread.
+    pub fn send(&mut self, message: M) -> Result<()> {
         if self.queue.as_ref().is_some_and(|queue| queue.send(message).is_ok()) {
             return Ok(());
         }
         self.finish()?;
         Err(Error::Output("the outputs are finished already: nothing more can be written".into()))
     }
-}
-
-impl Observer for Writer<'_> {
-    fn samples(&mut self, samples: &[Sample]) -> Result<()> {
-        self.send(Message::Samples(samples.to_vec()))
-    }
-
-    fn frame(&mut self, frame: &Frame) -> Result<()> {
-        let mut copy = self.written.try_recv().unwrap_or_default();
-        copy.sample = frame.sample;
-        copy.positions.clone_from(&frame.positions);
-        copy.velocities.clone_from(&frame.velocities);
-        copy.forces.clone_from(&frame.forces);
-        self.send(Message::Frame(copy))
-    }
-
-    fn checkpoint(&mut self, state: &State) -> Result<()> {
-        self.send(Message::State(state.clone()))
-    }
 
     /// Waits until all that was told is written.
-    fn finish(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// The first one of the thread.
+    pub fn finish(&mut self) -> Result<()> {
         // Without a sender the thread comes to the end of its queue.
         self.queue = None;
         let Some(thread) = self.thread.take() else { return Ok(()) };
@@ -124,6 +131,29 @@ impl Observer for Writer<'_> {
                 words.unwrap_or("it does not say which")
             )))
         })
+    }
+}
+
+impl Observer for Writer<'_> {
+    fn samples(&mut self, samples: &[Sample]) -> Result<()> {
+        self.queue.send(Message::Samples(samples.to_vec()))
+    }
+
+    fn frame(&mut self, frame: &Frame) -> Result<()> {
+        let mut copy = self.written.try_recv().unwrap_or_default();
+        copy.sample = frame.sample;
+        copy.positions.clone_from(&frame.positions);
+        copy.velocities.clone_from(&frame.velocities);
+        copy.forces.clone_from(&frame.forces);
+        self.queue.send(Message::Frame(copy))
+    }
+
+    fn checkpoint(&mut self, state: &State) -> Result<()> {
+        self.queue.send(Message::State(state.clone()))
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.queue.finish()
     }
 }
 

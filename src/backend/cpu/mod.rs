@@ -2,6 +2,7 @@
 
 mod aligned;
 mod atoms;
+mod batch;
 mod dense;
 mod engine;
 mod filters;
@@ -16,6 +17,7 @@ mod update;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use batch::CpuBatch;
 pub use engine::CpuBackend;
 pub use filters::Filters;
 pub use network::NetworkPotential;

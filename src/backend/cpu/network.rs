@@ -34,8 +34,21 @@ impl<T: Real> NetworkPotential<T> {
     /// [`Error::Structure`](crate::Error::Structure) when the model does not know an element.
     pub fn new(model: &Model, atomic_numbers: &[u8], skin: f64, filters: Filters) -> Result<Self> {
         model.check_elements(atomic_numbers)?;
-        Ok(NetworkPotential {
-            network: Network::new(model, atomic_numbers, filters),
+        Ok(Self::of(Network::new(model, atomic_numbers, filters), model, atomic_numbers, skin))
+    }
+
+    /// For other atoms of the same model, as [`new`](Self::new): the weights are in memory once.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_others(&self, model: &Model, atomic_numbers: &[u8], skin: f64) -> Result<Self> {
+        model.check_elements(atomic_numbers)?;
+        Ok(Self::of(self.network.for_others(model, atomic_numbers), model, atomic_numbers, skin))
+    }
+
+    fn of(network: Network<T>, model: &Model, atomic_numbers: &[u8], skin: f64) -> Self {
+        NetworkPotential {
+            network,
             cutoff: model.cutoff(),
             direction_epsilon: model.direction_epsilon,
             energy_unit: model.energy_unit,
@@ -43,7 +56,7 @@ impl<T: Real> NetworkPotential<T> {
             guard: Guard::new(model, atomic_numbers),
             list: VerletList::new(model.cutoff(), skin),
             pairs: Pairs::new(atomic_numbers.len()),
-        })
+        }
     }
 
     /// Number of directed pairs inside the cutoff at the last evaluation.

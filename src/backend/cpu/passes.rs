@@ -14,6 +14,7 @@ use super::simd::{LANES, padded};
 use super::update::{Saved, Update};
 use crate::model::Model;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// One layer in the network's precision.
 struct Layer<T> {
@@ -36,13 +37,18 @@ struct Kept<T> {
     coefficients: Aligned<T>,
 }
 
+/// What a network knows, whatever its atoms are.
+struct Weights<T> {
+    layers: Vec<Layer<T>>,
+    readout: Vec<Dense<T>>,
+    filters: Source<T>,
+}
+
 /// A network for certain atoms: weights, and memory for both passes.
 pub(super) struct Network<T> {
     /// F, padded to whole slices.
     features: usize,
-    layers: Vec<Layer<T>>,
-    readout: Vec<Dense<T>>,
-    filters: Source<T>,
+    weights: Arc<Weights<T>>,
     /// Initial scalars of each atom's element, `[N][F]`.
     embedding: Aligned<T>,
     kept: Vec<Kept<T>>,
@@ -134,6 +140,25 @@ fn add<T: Real>(from: &[T], to: &mut [T]) {
 impl<T: Real> Network<T> {
     /// For atoms of elements that the model knows.
     pub fn new(model: &Model, atomic_numbers: &[u8], filters: Filters) -> Self {
+        let layer = |layer: &crate::model::Layer| Layer {
+            context: layer.context.as_ref().map(|[a, b]| [Dense::padded(a, 1, 1), Dense::sliced(b)]),
+            update: Update::new(&layer.update),
+        };
+        let weights = Weights {
+            layers: model.layers.iter().map(layer).collect(),
+            readout: readout(model),
+            filters: Source::new(model, filters),
+        };
+        Self::over(Arc::new(weights), model, atomic_numbers)
+    }
+
+    /// For other atoms, with the same model's weights and filters, which are in memory once.
+    pub fn for_others(&self, model: &Model, atomic_numbers: &[u8]) -> Self {
+        Self::over(self.weights.clone(), model, atomic_numbers)
+    }
+
+    fn over(weights: Arc<Weights<T>>, model: &Model, atomic_numbers: &[u8]) -> Self {
+        let layers = &weights.layers;
         let (f, atoms) = (model.features(), atomic_numbers.len());
         let features = padded(f);
         let mut embedding = zeros(atoms * features);
@@ -142,11 +167,6 @@ impl<T: Real> Network<T> {
                 *to = T::of(from);
             }
         }
-        let layer = |layer: &crate::model::Layer| Layer {
-            context: layer.context.as_ref().map(|[a, b]| [Dense::padded(a, 1, 1), Dense::sliced(b)]),
-            update: Update::new(&layer.update),
-        };
-        let layers: Vec<Layer<T>> = model.layers.iter().map(layer).collect();
         let each = |stride: usize| zeros(atoms * stride * features);
         let mut kept: Vec<Kept<T>> = (0..layers.len())
             .map(|l| {
@@ -165,9 +185,7 @@ impl<T: Real> Network<T> {
         send(layers[0].context.as_ref(), features, &embedding, &mut each(1), &mut kept[0].x);
         Network {
             features,
-            layers,
-            readout: readout(model),
-            filters: Source::new(model, filters),
+            weights,
             kept,
             scalars: each(1),
             gradients: (each(1), each(3)),
@@ -179,7 +197,7 @@ impl<T: Real> Network<T> {
     }
 
     pub fn filters(&self) -> &Source<T> {
-        &self.filters
+        &self.weights.filters
     }
 
     /// Each atom's energy in the network's unit.
@@ -197,14 +215,14 @@ impl<T: Real> Network<T> {
     pub fn forward(&mut self, pairs: &Pairs<T>) {
         let (f, atoms) = (self.features, self.energies.len());
         let block = block_size(atoms);
-        let last = self.layers.len() - 1;
+        let last = self.weights.layers.len() - 1;
         self.scalars.copy_from_slice(&self.embedding);
         for l in 0..last {
             self.forward_messages(l, pairs);
             let (done, rest) = self.kept.split_at_mut(l + 1);
             let (before, here) = done.split_at_mut(l);
             let Kept { mu, vectors, hidden, coefficients, .. } = &mut here[0];
-            let (layer, context) = (&self.layers[l], self.layers[l + 1].context.as_ref());
+            let (layer, context) = (&self.weights.layers[l], self.weights.layers[l + 1].context.as_ref());
             let written = Written::forward(&self.messages, atoms, before.last().map(|kept| &*kept.mu));
             (
                 self.scalars.par_chunks_mut(block * f),
@@ -226,7 +244,7 @@ impl<T: Real> Network<T> {
 
         // Of the last layer nothing is kept: its adjoint follows at once.
         self.forward_messages(last, pairs);
-        let (layer, readout) = (&self.layers[last], &self.readout);
+        let (layer, readout) = (&self.weights.layers[last], &self.weights.readout);
         let before = last.checked_sub(1).map(|before| &*self.kept[before].mu);
         let written = Written::forward(&self.messages, atoms, before);
         (
@@ -256,12 +274,12 @@ impl<T: Real> Network<T> {
         let block = block_size(atoms);
         let groups = groups(f / LANES, atoms.div_ceil(pairs.chunk));
         self.pair_gradients.resize(groups * pairs.pairs.len(), PairGradient::default());
-        for l in (0..self.layers.len()).rev() {
+        for l in (0..self.weights.layers.len()).rev() {
             self.backward_messages(l, pairs);
             // The first layer's scalars are the embedding, which no position changes.
             let (before, here) = self.kept.split_at_mut(l);
             let Some(Kept { vectors, hidden, coefficients, .. }) = before.last_mut() else { continue };
-            let (layers, written) = (&self.layers, Written::backward(&self.messages, atoms));
+            let (layers, written) = (&self.weights.layers, Written::backward(&self.messages, atoms));
             (
                 self.gradients.0.par_chunks_mut(block * f),
                 self.gradients.1.par_chunks_mut(block * 3 * f),
@@ -288,7 +306,7 @@ impl<T: Real> Network<T> {
     fn forward_messages(&mut self, layer: usize, pairs: &Pairs<T>) {
         let atoms = self.energies.len();
         let (x, mu) = (&self.kept[layer].x, layer.checked_sub(1).map(|before| &*self.kept[before].mu));
-        let (features, filters) = (self.features, &self.filters);
+        let (features, filters) = (self.features, &self.weights.filters);
         let mut out = Parts(&mut self.messages);
         let mut tasks = Vec::new();
         for slice in 0..features / LANES {
@@ -303,10 +321,10 @@ impl<T: Real> Network<T> {
     /// The adjoint of a layer's messages.
     fn backward_messages(&mut self, layer: usize, pairs: &Pairs<T>) {
         let atoms = self.energies.len();
-        let last = layer + 1 == self.layers.len();
+        let last = layer + 1 == self.weights.layers.len();
         let (x, mu) = (&self.kept[layer].x, layer.checked_sub(1).map(|before| &*self.kept[before].mu));
         let centres = (&*self.gradients.0, &*self.gradients.1);
-        let (features, filters) = (self.features, &self.filters);
+        let (features, filters) = (self.features, &self.weights.filters);
         let (mut out, mut gradients) = (Parts(&mut self.messages), Parts(&mut self.pair_gradients));
         let chunks = atoms.div_ceil(pairs.chunk);
         // A job is a chunk and some slices, one after the other: their pairs share one gradient.

@@ -6,6 +6,7 @@ use super::journal::Journal;
 use super::layout::{Control, DeviceSample, status};
 use super::memory::Staging;
 use super::potential::collect;
+use super::sample::Scale;
 use super::state::{Motion, SAMPLES, State};
 use crate::backend::departure::Watch;
 use crate::backend::{self, Backend, Departure, Evaluation, Event, explosion};
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::integrate::Integrator;
 use crate::model::Model;
 use crate::output::{Frame, Sample};
-use crate::system::{System, kinetic_energy, temperature};
+use crate::system::{System, kinetic_energy};
 use nalgebra::Vector3;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,23 @@ pub enum Path {
     Plain,
 }
 
+impl Path {
+    /// The wanted one where the driver knows it, else its best.
+    pub(super) fn choose(device: &Device, wanted: Option<Path>) -> Path {
+        let best = if device.has_conditional_nodes() { Path::Loop } else { Path::Steps };
+        wanted.filter(|path| *path != Path::Loop || device.has_conditional_nodes()).unwrap_or(best)
+    }
+
+    /// What a user is told of it.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Path::Loop => "all steps in one graph",
+            Path::Steps => "a graph a step, since its driver is older than CUDA 12.4",
+            Path::Plain => "kernel by kernel",
+        }
+    }
+}
+
 /// A system moving on the GPU under a network.
 pub struct CudaBackend {
     state: State,
@@ -41,10 +59,8 @@ pub struct CudaBackend {
     journal: Journal,
     atomic_numbers: Vec<u8>,
     offsets: Vec<f64>,
-    offset: f64,
-    timestep: f64,
+    scale: Scale,
     bath: bool,
-    degrees_of_freedom: usize,
     watch: Watch,
     description: String,
 }
@@ -68,30 +84,27 @@ impl CudaBackend {
         degrees_of_freedom: usize,
         path: Option<Path>,
     ) -> Result<Self> {
-        let motion = Motion { masses: &system.masses, integrator, log_interval };
+        let motion = Motion { masses: &system.masses, integrator, log_interval, replicas: None };
         let state = State::new(device, model, &system.atomic_numbers, &system.cell, skin, Some(motion))?;
-        let best = if device.has_conditional_nodes() { Path::Loop } else { Path::Steps };
-        let path = path.filter(|path| *path != Path::Loop || device.has_conditional_nodes()).unwrap_or(best);
+        let path = Path::choose(device, path);
         let offsets: Vec<f64> = system.atomic_numbers.iter().map(|&z| model.offsets[z as usize]).collect();
         let velocities = system.velocities.clone().unwrap_or_else(|| vec![Vector3::zeros(); system.len()]);
-        let how = match path {
-            Path::Loop => "all steps in one graph",
-            Path::Steps => "a graph a step, since its driver is older than CUDA 12.4",
-            Path::Plain => "kernel by kernel",
-        };
         let mut backend = CudaBackend {
-            description: format!("{} (GPU), network in f32, {how}", device.name),
+            description: format!("{} (GPU), network in f32, {}", device.name, path.words()),
             state,
             path,
             graph: None,
             journal: Journal::default(),
             control: Control { kinetic: kinetic_energy(&system.masses, &velocities), ..Control::new() },
             atomic_numbers: system.atomic_numbers.clone(),
-            offset: offsets.iter().sum(),
+            scale: Scale {
+                energy_unit: model.energy_unit,
+                offset: offsets.iter().sum(),
+                timestep: integrator.timestep(),
+                degrees_of_freedom,
+            },
             offsets,
-            timestep: integrator.timestep(),
             bath: integrator.thermostat().is_some_and(|bath| bath.friction > 0.0),
-            degrees_of_freedom,
             watch: Watch::default(),
         };
         backend.state.set_positions(&system.positions)?;
@@ -153,7 +166,7 @@ impl CudaBackend {
         }
         let forces = self.state.forces()?;
         let atom = forces.iter().position(|f| !f.iter().all(|x| x.is_finite())).unwrap_or(0);
-        let energy = network * self.state.parameters.energy_unit + self.offset;
+        let energy = self.scale.potential(network);
         Err(explosion::no_energy(self.step(), energy, &explosion::name(atom, &self.atomic_numbers)))
     }
 
@@ -161,14 +174,9 @@ impl CudaBackend {
     fn exploded(&self) -> Result<()> {
         let atom = self.control.atom as usize;
         let network: f64 = self.state.energies()?.iter().sum();
-        let energy = network * self.state.parameters.energy_unit + self.offset;
-        let speed = self.state.velocities()?[atom].norm();
-        let (step, name) = (self.step() + 1, explosion::name(atom, &self.atomic_numbers));
-        if energy.is_finite() && speed.is_finite() {
-            let how = explosion::too_fast("is", energy, &name, speed * self.timestep);
-            return Err(explosion::exploded(step, &how));
-        }
-        Err(explosion::no_energy(step, energy, &name))
+        let distance = self.state.velocities()?[atom].norm() * self.scale.timestep;
+        let name = explosion::name(atom, &self.atomic_numbers);
+        Err(explosion::ended(self.step() + 1, self.scale.potential(network), &name, distance))
     }
 
     /// The graph of this path, built when it is first needed and again when addresses have changed.
@@ -219,7 +227,7 @@ impl CudaBackend {
         self.finish_step()?;
         self.look_outside()?;
         for sample in self.state.read_samples(self.control.samples as usize)? {
-            let told = self.host_sample(&sample);
+            let told = self.scale.sample(&sample);
             if sample.logged == 1 {
                 self.check_energy(sample.network)?;
                 self.look_beyond(sample.step, sample.network);
@@ -238,7 +246,7 @@ impl CudaBackend {
                 return Ok(!self.watch.has_found());
             }
             status::FAST | status::STOPPED => self.exploded()?,
-            _ => self.state.blame(self.control, self.control.step + 1)?,
+            _ => self.control.blame(self.control.step + 1)?,
         }
         Ok(true)
     }
@@ -264,19 +272,6 @@ impl CudaBackend {
             self.control = self.state.read_control()?;
         }
         Ok(())
-    }
-
-    fn host_sample(&self, sample: &DeviceSample) -> Sample {
-        let potential = sample.network * self.state.parameters.energy_unit + self.offset;
-        Sample {
-            step: sample.step as u64,
-            time: sample.step as f64 * self.timestep,
-            kinetic: sample.kinetic,
-            potential,
-            conserved: sample.full_step + potential - sample.heat,
-            temperature: temperature(sample.kinetic, self.degrees_of_freedom),
-            list_rebuilds: sample.rebuilds as u64,
-        }
     }
 }
 
@@ -331,16 +326,7 @@ impl Backend for CudaBackend {
 
     fn sample(&mut self) -> Result<Sample> {
         self.observe()?;
-        let control = &self.control;
-        Ok(self.host_sample(&DeviceSample {
-            step: control.step,
-            rebuilds: control.rebuilds,
-            kinetic: control.kinetic,
-            network: control.network,
-            full_step: control.full_step,
-            heat: control.heat,
-            ..DeviceSample::default()
-        }))
+        Ok(self.scale.sample(&DeviceSample::from(&self.control)))
     }
 
     fn read_frame(&mut self, frame: &mut Frame) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::few;
 use super::layout::{
-    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData,
+    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData, Replica,
     SHIFT_BITS, TiledReadoutData, UpdateData,
 };
 
@@ -42,6 +42,7 @@ const TILED: &[Source] = &[
     ("tile.cuh", include_str!("../../../kernels/tile.cuh")),
     ("between.cu", include_str!("../../../kernels/between.cu")),
 ];
+const REPLICAS: &[Source] = &[("replicas.cu", include_str!("../../../kernels/replicas.cu"))];
 const FEW: &[Source] = &[
     ("table.cuh", include_str!("../../../kernels/table.cuh")),
     ("cluster.cuh", include_str!("../../../kernels/cluster.cuh")),
@@ -64,8 +65,13 @@ pub fn source(switches: &Switches) -> String {
         Switches { tiled: true, .. } => TILED,
         _ => MANY,
     };
-    let list = if switches.few { FEW_LIST } else { LIST };
-    for (name, text) in COMMON.iter().chain(list).chain(messages).chain(layers) {
+    let replicas = if switches.replicas { REPLICAS } else { &[] };
+    let list: &[Source] = match switches {
+        Switches { few: true, .. } => FEW_LIST,
+        Switches { replicas: true, .. } => &[],
+        _ => LIST,
+    };
+    for (name, text) in COMMON.iter().chain(list).chain(messages).chain(layers).chain(replicas) {
         program.push_str(&format!("#line 1 \"{name}\"\n"));
         for line in text.lines() {
             // Every file is there once, in the order in which they need each other.
@@ -105,6 +111,8 @@ pub struct Switches {
     pub watch: bool,
     /// With a repulsion at short distances.
     pub repulsion: bool,
+    /// Many systems side by side; never with `few`.
+    pub replicas: bool,
 }
 
 impl Switches {
@@ -136,11 +144,13 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("CONDITIONAL", switches.conditional as usize),
         ("WATCH", switches.watch as usize),
         ("REPULSION", switches.repulsion as usize),
+        ("REPLICAS", switches.replicas as usize),
         ("ATOM_BITS", Contact::ATOM_BITS),
         ("SHIFT_BITS", SHIFT_BITS),
         ("CONTROL_BYTES", size_of::<Control>()),
         ("SAMPLE_BYTES", size_of::<DeviceSample>()),
         ("PARAMETER_BYTES", size_of::<Parameters>()),
+        ("REPLICA_BYTES", size_of::<Replica>()),
         ("FILTER_BYTES", size_of::<FilterData>()),
         ("LAYER_BYTES", size_of::<LayerData>()),
         ("READOUT_BYTES", size_of::<ReadoutData>()),

@@ -103,6 +103,25 @@ impl Contact {
     }
 }
 
+/// One of many systems.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Replica {
+    pub cell: [f64; 9],
+    pub inverse: [f64; 9],
+    pub heights: [f64; 3],
+    pub temperature: f64,
+    pub final_temperature: f64,
+    pub total_mass: f64,
+    pub lowest: f64,
+    pub highest: f64,
+    pub seed: [u32; 2],
+    pub periodic: [i32; 3],
+    pub first: i32,
+    pub atoms: i32,
+    pub room: i32,
+}
+
 /// Everything about a system that no layer decides; goes to every kernel by value.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
@@ -142,6 +161,8 @@ pub(super) struct Parameters {
     pub repulsion: Pointer,
     pub frames: Pointer,
     pub frame_intervals: Pointer,
+    pub replicas: Pointer,
+    pub system_of: Pointer,
     pub cell: [f64; 9],
     pub inverse: [f64; 9],
     pub heights: [f64; 3],

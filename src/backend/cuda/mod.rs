@@ -20,6 +20,8 @@ mod nvrtc;
 mod potential;
 mod program;
 mod radial;
+mod replicas;
+mod sample;
 mod size;
 mod skin;
 mod state;
@@ -33,6 +35,7 @@ pub use kernels::{Switches, compile_options, source};
 pub use nvrtc::{Compiled, Nvrtc};
 pub use potential::CudaPotential;
 pub use program::cache_folder;
+pub use replicas::CudaBatch;
 pub use size::{bytes_an_atom, largest_system};
 pub use skin::cheapest_skin;
 

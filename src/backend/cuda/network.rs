@@ -28,8 +28,18 @@ enum Way {
 }
 
 impl Network {
-    /// The kernels for so many atoms, and what they are compiled for.
-    pub fn program(device: &Arc<Device>, model: &Model, atoms: usize, langevin: bool) -> Result<(Switches, Program)> {
+    /// The kernels for so many atoms, of one system or of many, and what they are compiled for.
+    pub fn program(
+        device: &Arc<Device>,
+        model: &Model,
+        atoms: usize,
+        langevin: bool,
+        replicas: bool,
+    ) -> Result<(Switches, Program)> {
+        if replicas {
+            let switches = Switches { replicas, ..Self::switches(device, model, atoms, langevin, false) };
+            return Ok((switches, Program::load(device, &switches)?));
+        }
         let switches = Self::switches(device, model, atoms, langevin, true);
         let mut program = Program::load(device, &switches)?;
         if switches.few && !Few::fits(device, &mut program, switches.features, model.layers.len(), atoms)? {
@@ -62,6 +72,7 @@ impl Network {
             conditional: device.has_conditional_nodes(),
             watch: model.spec.domain.is_some(),
             repulsion: model.spec.repulsion.is_some(),
+            replicas: false,
         }
     }
 

@@ -180,6 +180,7 @@ mod tests {
             conditional: false,
             watch: false,
             repulsion: false,
+            replicas: false,
         };
         let name = |switches: &Switches| cache_name(13_000, "", &compile_options("sm_90", switches));
         let names = [

@@ -5,7 +5,7 @@ mod order;
 use super::device::Device;
 use super::few::What;
 use super::kernels::CLUSTER;
-use super::launch::{Sink, launch};
+use super::launch::{Kernel, Sink, launch};
 use super::layout::{Contact, Control, DeviceSample, ElementPair, PAIR_BYTES, Parameters, SHIFT_BITS, status};
 use super::memory::{Buffer, Staging};
 use super::network::Network;
@@ -80,7 +80,7 @@ pub(super) struct State {
     /// Held for as long as the parameters point to them.
     _others: (Vec<Buffer<f64>>, Vec<Buffer<i32>>),
     /// Dropped after everything that uses its kernels.
-    _program: Program,
+    program: Program,
 }
 
 /// How a system moves.
@@ -88,6 +88,8 @@ pub(super) struct Motion<'a> {
     pub masses: &'a [f64],
     pub integrator: &'a Integrator,
     pub log_interval: u64,
+    /// Of many systems: the number of atoms that decides which kernels they take.
+    pub replicas: Option<usize>,
 }
 
 impl State {
@@ -110,7 +112,10 @@ impl State {
         }
         let thermostat = motion.as_ref().and_then(|motion| motion.integrator.thermostat().copied());
         let thermostat = thermostat.filter(|bath| bath.friction > 0.0);
-        let (switches, mut program) = Network::program(device, model, atoms, thermostat.is_some())?;
+        let replicas = motion.as_ref().and_then(|motion| motion.replicas);
+        let kernels_for = replicas.unwrap_or(atoms);
+        let (switches, mut program) =
+            Network::program(device, model, kernels_for, thermostat.is_some(), replicas.is_some())?;
         let network = Network::new(device, &mut program, &switches, model, atomic_numbers)?;
         let kernels = Kernels::new(&mut program, &switches, atoms)?;
 
@@ -244,11 +249,21 @@ impl State {
             rows,
             pair_memory,
             _others: (floats, integers),
-            _program: program,
+            program,
         };
         state.set_cell(cell)?;
         state.point_to_pairs();
         Ok(state)
+    }
+
+    /// A kernel of the program, `grid` blocks of so many threads.
+    pub fn kernel(&mut self, name: &'static str, grid: u32, threads: u32) -> Result<Kernel> {
+        self.program.kernel(name, grid, threads, 0)
+    }
+
+    /// From pairs to energies and the gradients of pairs, in the network for many atoms.
+    pub fn record_network(&self, sink: &mut impl Sink) -> Result<()> {
+        self.network.record(sink, &self.parameters, What::OnlyForces, 0)
     }
 
     /// Changes the cell; the list must be made anew afterwards.
@@ -256,15 +271,7 @@ impl State {
     /// # Errors
     /// [`Error::Run`] when the range of the list reaches over too many images of it.
     pub fn set_cell(&mut self, cell: &Cell) -> Result<()> {
-        let (range, heights) = (self.parameters.range, cell.heights());
-        let across = [0, 1, 2].map(|k| if cell.periodic()[k] { 1.0 + 2.0 * (range / heights[k]).ceil() } else { 1.0 });
-        if across.iter().any(|&images| images > MOST_IMAGES) || across.iter().product::<f64>() > MOST_SEARCHED {
-            return Err(Error::Run(format!(
-                "the neighbour list reaches {range} Å, over more images of the cell, which is {:.3e} Å thin, than the GPU \
-                 backend can tell apart; check the cell, use a smaller skin, or the CPU",
-                heights.into_iter().fold(f64::INFINITY, f64::min)
-            )));
-        }
+        check_images(cell, self.parameters.range)?;
         let inverse = cell.vectors().try_inverse().expect("a cell has a volume");
         let p = &mut self.parameters;
         for row in 0..3 {
@@ -273,7 +280,7 @@ impl State {
                 p.inverse[3 * row + column] = inverse[(row, column)];
             }
         }
-        p.heights = heights;
+        p.heights = cell.heights();
         p.periodic = cell.periodic().map(i32::from);
         Ok(())
     }
@@ -289,12 +296,16 @@ impl State {
 
     /// Makes room for a list that did not fit, and some more.
     pub fn grow(&mut self, needed: i64) -> Result<()> {
+        self.reserve(needed as usize + needed as usize / SPARE + 64)
+    }
+
+    /// Takes other memory for so many pairs; the list is lost.
+    pub fn reserve(&mut self, room: usize) -> Result<()> {
         // Two lists are never there at once.
         self.pair_memory = PairMemory::new(&self.device, 0, self.parts)?;
-        let room = needed as usize + needed as usize / SPARE + 64;
         if room > i32::MAX as usize {
             return Err(Error::Run(format!(
-                "the system has {needed} neighbour pairs, more than the GPU backend can hold; use a smaller skin or system"
+                "the system has {room} neighbour pairs, more than the GPU backend can hold; use a smaller skin or system"
             )));
         }
         self.pair_memory = PairMemory::new(&self.device, room, self.parts)?;
@@ -433,7 +444,7 @@ impl State {
             launch!(sink, self.kernels.observe, self.parameters)?;
             let control = self.read_control()?;
             if control.status != status::CAPACITY {
-                return self.good(control);
+                return control.good();
             }
             self.make_room(control)?;
         }
@@ -452,23 +463,39 @@ impl State {
         control.status = status::GOOD;
         self.write_control(&control)
     }
+}
 
+impl Control {
     /// The control block when nothing is wrong that the positions are to blame for.
-    fn good(&self, control: Control) -> Result<Control> {
-        let atom = control.atom as i64 + 1;
-        match control.status {
+    pub fn good(self) -> Result<Control> {
+        let atom = self.atom as i64 + 1;
+        match self.status {
             status::OVERLAP => Err(Error::Run(format!(
                 "atom {atom} and a neighbour are at the same place or no longer have a position"
             ))),
             status::POSITION => Err(Error::Run(format!("the position of atom {atom} is no longer a finite number"))),
-            _ => Ok(control),
+            _ => Ok(self),
         }
     }
 
     /// As [`good`](Self::good), at a step that failed.
-    pub fn blame(&self, control: Control, step: i64) -> Result<()> {
-        self.good(control).map(drop).map_err(|error| Error::Run(format!("step {step}: {error}")))
+    pub fn blame(self, step: i64) -> Result<()> {
+        self.good().map(drop).map_err(|error| Error::Run(format!("step {step}: {error}")))
     }
+}
+
+/// Refuses a cell of which a list that reaches so many Å would have too many images.
+pub(super) fn check_images(cell: &Cell, range: f64) -> Result<()> {
+    let heights = cell.heights();
+    let across = [0, 1, 2].map(|k| if cell.periodic()[k] { 1.0 + 2.0 * (range / heights[k]).ceil() } else { 1.0 });
+    if across.iter().all(|&images| images <= MOST_IMAGES) && across.iter().product::<f64>() <= MOST_SEARCHED {
+        return Ok(());
+    }
+    Err(Error::Run(format!(
+        "the neighbour list reaches {range} Å, over more images of the cell, which is {:.3e} Å thin, than the GPU backend can \
+         tell apart; check the cell, use a smaller skin, or the CPU",
+        heights.into_iter().fold(f64::INFINITY, f64::min)
+    )))
 }
 
 impl PairMemory {

@@ -5,12 +5,13 @@ mod subjects;
 
 use super::info;
 use crate::backend::cuda::{self, CudaPotential};
-use crate::bench::{Device, HEADER, Machine, Measured, Memory, Plan, Row, measure};
+use crate::bench::{Device, HEADER, Machine, Measured, Memory, Plan, Repetition, Row, measure};
 use crate::config::{self, InitialVelocities, Precision, RunConfig};
 use crate::error::{Error, Result, reason};
 use crate::model::Model;
 use crate::neighbors::NeighborList;
 use crate::output::create_new;
+use crate::replicas;
 use crate::setup;
 use progress::Progress;
 use serde_json::{Value, json};
@@ -44,6 +45,9 @@ pub(super) struct Arguments {
     /// Time this structure file instead of water, as often as you like
     #[arg(long, value_name = "FILE", conflicts_with = "sizes")]
     structure: Vec<PathBuf>,
+    /// Time so many replicas of each system, which advance together, instead of one
+    #[arg(long, value_name = "N", value_parser = super::number_from_one)]
+    replicas: Option<u64>,
     /// Skin of the neighbour list, such as 1.5 or 0.15nm, instead of what a run without one takes
     #[arg(long, value_name = "LENGTH", value_parser = skin, allow_negative_numbers = true)]
     skin: Option<f64>,
@@ -205,15 +209,29 @@ impl Bench<'_> {
             subjects::write(&system, folder, subject)?;
         }
         let list = NeighborList::build(&system.positions, &system.cell, self.model.cutoff());
-        let mut row = Row::new(subject.name(&system), &system, list.ok().map(|list| list.len()));
+        let replicas = self.arguments.replicas.map(|replicas| usize::try_from(replicas).unwrap_or(usize::MAX));
+        let pairs = list.ok().map(|list| list.len());
+        let mut row = Row::new(subject.name(&system), &system, replicas.unwrap_or(1), pairs);
         memory.forget_peak();
+        progress.begin(row.atoms);
         let timed = (|| {
-            let mut prepared = setup::prepare_system(&self.config, self.model.clone(), system)?;
-            row.skin = Some(prepared.skin);
             let plan = Plan { repetitions: usize::try_from(self.arguments.repetitions).unwrap_or(usize::MAX) };
-            progress.begin(row.atoms);
-            let measured =
-                measure(prepared.backend.as_mut(), plan, self.stop, &mut |told| progress.tell(told.done, told.of))?;
+            let tell = &mut |told: Repetition| progress.tell(told.done, told.of);
+            let measured = match replicas {
+                None => {
+                    let mut prepared = setup::prepare_system(&self.config, self.model.clone(), system)?;
+                    row.skin = Some(prepared.skin);
+                    measure(prepared.backend.as_mut(), plan, self.stop, tell)?
+                }
+                Some(replicas) => {
+                    let mut config = self.config.clone();
+                    config.set_copies(replicas)?;
+                    let systems = vec![system; replicas];
+                    let mut prepared = replicas::prepare_systems(&config, self.model.clone(), systems)?;
+                    row.skin = Some(prepared.skin);
+                    measure(prepared.batch.as_mut(), plan, self.stop, tell)?
+                }
+            };
             Ok::<_, Error>((measured, memory.taken()))
         })();
         progress.end();

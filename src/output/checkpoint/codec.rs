@@ -3,97 +3,116 @@
 //! All numbers are little-endian, reals are float64 bit patterns, a text or list stands behind its length (u64):
 //!
 //! ```text
-//! magic "verletCP" | version u32 | length of the content u64 | content | SHA-256 of everything before (32 bytes)
+//! magic "verletCP" (of many systems "verletRP") | version u32 | length of the content u64 | content | SHA-256 of everything before (32 bytes)
 //! ```
 
-use super::{Checkpoint, Provenance};
+use super::set::{Member, SetCheckpoint};
+use super::{Checkpoint, Provenance, Stored};
 use crate::backend::State;
 use crate::output::Position;
 use crate::system::Cell;
 use nalgebra::{Matrix3, Vector3};
 use sha2::{Digest, Sha256};
 
-const MAGIC: &[u8; 8] = b"verletCP";
+/// Of the checkpoint of one system, and of that of many.
+pub(super) const ONE: &[u8; 8] = b"verletCP";
+pub(super) const SET: &[u8; 8] = b"verletRP";
 const VERSION: u32 = 1;
 /// Bytes before the content.
-pub(super) const HEAD: usize = MAGIC.len() + size_of::<u32>() + size_of::<u64>();
+pub(super) const HEAD: usize = ONE.len() + size_of::<u32>() + size_of::<u64>();
 /// Bytes behind it.
 const HASH: usize = 32;
 
-impl Checkpoint {
-    /// The file's bytes.
-    pub fn encode(&self) -> Vec<u8> {
+impl Stored for Checkpoint {
+    fn encode(&self) -> Vec<u8> {
         let mut content = Encoder(Vec::new());
-        let Provenance { version, input, text, overrides, model_hash, skin, double, direct_filters } = &self.run;
-        content.text(version);
-        // A path that is no text is found again only by its owner: the checkpoint itself needs none.
-        content.text(&input.to_string_lossy());
-        content.text(text);
-        content.length(overrides.len());
-        overrides.iter().for_each(|text| content.text(text));
-        content.text(model_hash);
-        content.real(*skin);
-        content.flag(*double);
-        content.flag(*direct_filters);
+        content.provenance(&self.run);
         content.count(self.steps);
-        content.bytes(&self.atomic_numbers);
-        content.length(self.masses.len());
-        self.masses.iter().for_each(|&mass| content.real(mass));
-        self.cell.vectors().iter().for_each(|&x| content.real(x));
-        self.cell.periodic().iter().for_each(|&periodic| content.flag(periodic));
-        let State { step, positions, velocities, heat, kinetic, list_positions, list_rebuilds } = &self.state;
-        content.count(*step);
-        content.vectors(positions);
-        content.vectors(velocities);
-        content.real(*heat);
-        content.real(*kinetic);
-        content.vectors(list_positions);
-        content.count(*list_rebuilds);
+        content.atoms(&self.atomic_numbers, &self.masses, &self.cell);
+        content.state(&self.state);
         content.length(self.outputs.len());
         for (name, position) in &self.outputs {
             content.text(name);
-            [position.frames, position.rows, position.bytes].into_iter().for_each(|count| content.count(count));
+            content.position(position);
         }
-        sign(&content.0)
+        sign(ONE, &content.0)
     }
 
-    /// A checkpoint from a file's bytes, or the end of a sentence that begins with the file's name.
-    pub fn decode(file: &[u8]) -> std::result::Result<Self, String> {
-        const DAMAGED: &str = "is damaged: its content is not what its checksum says";
-        if file.len() < HEAD || !file.starts_with(MAGIC) {
-            return Err("is no checkpoint of verlet, or only its beginning".into());
-        }
-        let mut head = Decoder(&file[MAGIC.len()..]);
-        let version = head.take().map(u32::from_le_bytes);
-        if version != Some(VERSION) {
-            return Err("was written by a version of verlet with another format; continue the run with that one".into());
-        }
-        if head.count().and_then(|length| usize::try_from(length).ok()) != (file.len() - HEAD).checked_sub(HASH) {
-            return Err("is damaged: it has another length than it was written with".into());
-        }
-        let (signed, hash) = file.split_at(file.len() - HASH);
-        if Sha256::digest(signed).as_slice() != hash {
-            return Err(DAMAGED.into());
-        }
-        let mut content = Decoder(&signed[HEAD..]);
-        // A right checksum over a wrong content takes intention, but costs no more than this to refuse.
-        let checkpoint = content.checkpoint().filter(|checkpoint| content.0.is_empty() && checkpoint.fits_together());
+    fn decode(file: &[u8]) -> std::result::Result<Self, String> {
+        let mut content = opened(ONE, file)?;
+        let checkpoint = content.checkpoint().filter(|checkpoint| {
+            content.0.is_empty() && fit_together(&checkpoint.atomic_numbers, &checkpoint.masses, &checkpoint.state)
+        });
         checkpoint.ok_or_else(|| DAMAGED.into())
-    }
-
-    /// Whether every list is for the same atoms.
-    fn fits_together(&self) -> bool {
-        let atoms = self.atomic_numbers.len();
-        let State { positions, velocities, list_positions, .. } = &self.state;
-        [self.masses.len(), positions.len(), velocities.len()] == [atoms; 3]
-            && [0, atoms].contains(&list_positions.len())
     }
 }
 
+impl Stored for SetCheckpoint {
+    fn encode(&self) -> Vec<u8> {
+        let mut content = Encoder(Vec::new());
+        content.provenance(&self.run);
+        content.count(self.steps);
+        content.count(self.step);
+        content.length(self.members.len());
+        for member in &self.members {
+            content.text(&member.name);
+            content.atoms(&member.atomic_numbers, &member.masses, &member.cell);
+            content.state(&member.state);
+            content.position(&member.output);
+            content.flag(member.failure.is_some());
+            if let Some((step, reason)) = &member.failure {
+                content.count(*step);
+                content.text(reason);
+            }
+        }
+        sign(SET, &content.0)
+    }
+
+    fn decode(file: &[u8]) -> std::result::Result<Self, String> {
+        let mut content = opened(SET, file)?;
+        let checkpoint = content.set().filter(|set| {
+            let fits = |member: &Member| fit_together(&member.atomic_numbers, &member.masses, &member.state);
+            content.0.is_empty() && set.members.iter().all(fits)
+        });
+        checkpoint.ok_or_else(|| DAMAGED.into())
+    }
+}
+
+/// What is wrong with a file whose head is right. A right checksum over a wrong content takes intention, but costs no more
+/// than this to refuse.
+const DAMAGED: &str = "is damaged: its content is not what its checksum says";
+
+/// The content of a file of this kind, or the end of a sentence that begins with the file's name.
+fn opened<'a>(magic: &[u8; 8], file: &'a [u8]) -> std::result::Result<Decoder<'a>, String> {
+    if file.len() < HEAD || !file.starts_with(magic) {
+        return Err("is no checkpoint of verlet, or only its beginning".into());
+    }
+    let mut head = Decoder(&file[magic.len()..]);
+    let version = head.take().map(u32::from_le_bytes);
+    if version != Some(VERSION) {
+        return Err("was written by a version of verlet with another format; continue the run with that one".into());
+    }
+    if head.count().and_then(|length| usize::try_from(length).ok()) != (file.len() - HEAD).checked_sub(HASH) {
+        return Err("is damaged: it has another length than it was written with".into());
+    }
+    let (signed, hash) = file.split_at(file.len() - HASH);
+    match Sha256::digest(signed).as_slice() == hash {
+        true => Ok(Decoder(&signed[HEAD..])),
+        false => Err(DAMAGED.into()),
+    }
+}
+
+/// Whether every list is for the same atoms.
+fn fit_together(atomic_numbers: &[u8], masses: &[f64], state: &State) -> bool {
+    let atoms = atomic_numbers.len();
+    let State { positions, velocities, list_positions, .. } = state;
+    [masses.len(), positions.len(), velocities.len()] == [atoms; 3] && [0, atoms].contains(&list_positions.len())
+}
+
 /// Puts head and checksum around a content.
-pub(super) fn sign(content: &[u8]) -> Vec<u8> {
+pub(super) fn sign(magic: &[u8; 8], content: &[u8]) -> Vec<u8> {
     let mut file = Vec::with_capacity(HEAD + content.len() + HASH);
-    file.extend(MAGIC);
+    file.extend(magic);
     file.extend(VERSION.to_le_bytes());
     file.extend((content.len() as u64).to_le_bytes());
     file.extend(content);
@@ -134,6 +153,43 @@ impl Encoder {
     fn vectors(&mut self, vectors: &[Vector3<f64>]) {
         self.length(vectors.len());
         vectors.iter().flatten().for_each(|&x| self.real(x));
+    }
+
+    fn provenance(&mut self, run: &Provenance) {
+        let Provenance { version, input, text, overrides, model_hash, skin, double, direct_filters } = run;
+        self.text(version);
+        // A path that is no text is found again only by its owner: the checkpoint itself needs none.
+        self.text(&input.to_string_lossy());
+        self.text(text);
+        self.length(overrides.len());
+        overrides.iter().for_each(|text| self.text(text));
+        self.text(model_hash);
+        self.real(*skin);
+        self.flag(*double);
+        self.flag(*direct_filters);
+    }
+
+    fn atoms(&mut self, atomic_numbers: &[u8], masses: &[f64], cell: &Cell) {
+        self.bytes(atomic_numbers);
+        self.length(masses.len());
+        masses.iter().for_each(|&mass| self.real(mass));
+        cell.vectors().iter().for_each(|&x| self.real(x));
+        cell.periodic().iter().for_each(|&periodic| self.flag(periodic));
+    }
+
+    fn state(&mut self, state: &State) {
+        let State { step, positions, velocities, heat, kinetic, list_positions, list_rebuilds } = state;
+        self.count(*step);
+        self.vectors(positions);
+        self.vectors(velocities);
+        self.real(*heat);
+        self.real(*kinetic);
+        self.vectors(list_positions);
+        self.count(*list_rebuilds);
+    }
+
+    fn position(&mut self, position: &Position) {
+        [position.frames, position.rows, position.bytes].into_iter().for_each(|count| self.count(count));
     }
 }
 
@@ -197,41 +253,77 @@ impl Decoder<'_> {
         Cell::new(vectors, [self.flag()?, self.flag()?, self.flag()?]).ok()
     }
 
+    fn provenance(&mut self) -> Option<Provenance> {
+        Some(Provenance {
+            version: self.text()?,
+            input: self.text()?.into(),
+            text: self.text()?,
+            overrides: {
+                let length = self.length(size_of::<u64>())?;
+                (0..length).map(|_| self.text()).collect::<Option<_>>()?
+            },
+            model_hash: self.text()?,
+            skin: self.real()?,
+            double: self.flag()?,
+            direct_filters: self.flag()?,
+        })
+    }
+
+    fn state(&mut self) -> Option<State> {
+        Some(State {
+            step: self.count()?,
+            positions: self.vectors()?,
+            velocities: self.vectors()?,
+            heat: self.real()?,
+            kinetic: self.real()?,
+            list_positions: self.vectors()?,
+            list_rebuilds: self.count()?,
+        })
+    }
+
+    fn position(&mut self) -> Option<Position> {
+        Some(Position { frames: self.count()?, rows: self.count()?, bytes: self.count()? })
+    }
+
     fn checkpoint(&mut self) -> Option<Checkpoint> {
         Some(Checkpoint {
-            run: Provenance {
-                version: self.text()?,
-                input: self.text()?.into(),
-                text: self.text()?,
-                overrides: {
-                    let length = self.length(size_of::<u64>())?;
-                    (0..length).map(|_| self.text()).collect::<Option<_>>()?
-                },
-                model_hash: self.text()?,
-                skin: self.real()?,
-                double: self.flag()?,
-                direct_filters: self.flag()?,
-            },
+            run: self.provenance()?,
             steps: self.count()?,
             atomic_numbers: self.bytes()?,
             masses: self.reals()?,
             cell: self.cell()?,
-            state: State {
-                step: self.count()?,
-                positions: self.vectors()?,
-                velocities: self.vectors()?,
-                heat: self.real()?,
-                kinetic: self.real()?,
-                list_positions: self.vectors()?,
-                list_rebuilds: self.count()?,
-            },
+            state: self.state()?,
             outputs: {
                 let length = self.length(4 * size_of::<u64>())?;
-                let output = |_| {
-                    let name = self.text()?;
-                    Some((name, Position { frames: self.count()?, rows: self.count()?, bytes: self.count()? }))
-                };
+                let output = |_| Some((self.text()?, self.position()?));
                 (0..length).map(output).collect::<Option<_>>()?
+            },
+        })
+    }
+
+    fn set(&mut self) -> Option<SetCheckpoint> {
+        Some(SetCheckpoint {
+            run: self.provenance()?,
+            steps: self.count()?,
+            step: self.count()?,
+            members: {
+                let length = self.length(size_of::<u64>())?;
+                (0..length).map(|_| self.member()).collect::<Option<_>>()?
+            },
+        })
+    }
+
+    fn member(&mut self) -> Option<Member> {
+        Some(Member {
+            name: self.text()?,
+            atomic_numbers: self.bytes()?,
+            masses: self.reals()?,
+            cell: self.cell()?,
+            state: self.state()?,
+            output: self.position()?,
+            failure: match self.flag()? {
+                false => None,
+                true => Some((self.count()?, self.text()?)),
             },
         })
     }

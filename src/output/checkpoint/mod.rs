@@ -6,6 +6,9 @@
 //! The one before is kept: [`Generations`].
 
 mod codec;
+mod set;
+
+pub use set::{Member, SetCheckpoint};
 
 use super::Position;
 use crate::backend::State;
@@ -13,7 +16,7 @@ use crate::error::{Error, Result, reason};
 use crate::system::{Cell, System};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// A run at one step: with the model file, all that it takes to go on.
@@ -62,11 +65,27 @@ impl Checkpoint {
     /// # Errors
     /// As [`System::new`].
     pub fn system(&self) -> Result<System> {
-        let mut system = System::new(self.atomic_numbers.clone(), self.state.positions.clone(), self.cell.clone())?;
-        system.masses.clone_from(&self.masses);
-        system.velocities = Some(self.state.velocities.clone());
-        Ok(system)
+        system(&self.atomic_numbers, &self.masses, &self.cell, &self.state)
     }
+}
+
+fn system(atomic_numbers: &[u8], masses: &[f64], cell: &Cell, state: &State) -> Result<System> {
+    let mut system = System::new(atomic_numbers.to_vec(), state.positions.clone(), cell.clone())?;
+    system.masses = masses.to_vec();
+    system.velocities = Some(state.velocities.clone());
+    Ok(system)
+}
+
+/// What stands in a checkpoint's file: that of one system, or of many.
+pub trait Stored: Sized {
+    /// The file's bytes.
+    fn encode(&self) -> Vec<u8>;
+
+    /// A checkpoint from a file's bytes.
+    ///
+    /// # Errors
+    /// The end of a sentence that begins with the file's name.
+    fn decode(file: &[u8]) -> std::result::Result<Self, String>;
 }
 
 /// The two checkpoints of a run's folder: the last one and the one before it.
@@ -103,22 +122,30 @@ impl Generations {
         self.current().exists() || self.previous().exists()
     }
 
+    /// Whether they are those of many systems.
+    pub fn are_of_a_set(&self) -> bool {
+        let begins = |path: PathBuf| {
+            let mut magic = [0; codec::SET.len()];
+            File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| magic == *codec::SET)
+        };
+        begins(self.current()) || begins(self.previous())
+    }
+
     /// Reads one of the two.
     ///
     /// # Errors
     /// [`Error::Output`] in one sentence when it cannot be read or is no undamaged checkpoint.
-    pub fn read(path: &Path) -> Result<Checkpoint> {
+    pub fn read<C: Stored>(path: &Path) -> Result<C> {
         let fault = |reason: String| Error::Output(format!("{} {reason}", path.display()));
         let bytes = std::fs::read(path).map_err(|error| fault(format!("cannot be read: {}", reason(&error))))?;
-        let checkpoint = Checkpoint::decode(&bytes).map_err(fault)?;
-        Ok(checkpoint)
+        C::decode(&bytes).map_err(fault)
     }
 
     /// Adds a checkpoint: the last one becomes the one before it.
     ///
     /// # Errors
     /// [`Error::Output`] when the folder cannot be written; there is still a checkpoint then.
-    pub fn add(&self, checkpoint: &Checkpoint) -> Result<()> {
+    pub fn add(&self, checkpoint: &impl Stored) -> Result<()> {
         let failed = |error| self.fault(error);
         self.write(checkpoint)?;
         if self.current().exists() {
@@ -131,12 +158,12 @@ impl Generations {
     ///
     /// # Errors
     /// [`Error::Output`] when the folder cannot be written; the checkpoints are untouched then.
-    pub fn replace(&self, checkpoint: &Checkpoint) -> Result<()> {
+    pub fn replace(&self, checkpoint: &impl Stored) -> Result<()> {
         self.write(checkpoint)?;
         self.name_written()
     }
 
-    fn write(&self, checkpoint: &Checkpoint) -> Result<()> {
+    fn write(&self, checkpoint: &impl Stored) -> Result<()> {
         let written = File::create(self.folder.join(Self::UNFINISHED)).and_then(|mut file| {
             file.write_all(&checkpoint.encode())?;
             file.sync_all()

@@ -58,6 +58,31 @@ fn no_part_of_a_checkpoint_is_a_checkpoint() {
     assert!(Checkpoint::decode(&fewer.encode()).is_err());
 }
 
+fn set() -> SetCheckpoint {
+    let Checkpoint { run, steps, atomic_numbers, masses, cell, state, .. } = checkpoint();
+    let output = Position { frames: 2, rows: 3, bytes: 0 };
+    let member = Member { name: "0001".into(), atomic_numbers, masses, cell, state, output, failure: None };
+    let other = Member { name: "hot-0001".into(), failure: Some((17, "it exploded".into())), ..member.clone() };
+    SetCheckpoint { run, steps, step: 41, members: vec![member, other] }
+}
+
+#[test]
+fn a_checkpoint_of_many_systems_comes_back_and_is_not_that_of_one() {
+    let (saved, folder) = (set(), tempfile::tempdir().unwrap());
+    let bytes = saved.encode();
+    assert_eq!(SetCheckpoint::decode(&bytes).unwrap(), saved);
+    for length in 0..bytes.len() {
+        assert!(SetCheckpoint::decode(&bytes[..length]).is_err(), "{length}");
+    }
+    assert!(Checkpoint::decode(&bytes).is_err() && SetCheckpoint::decode(&checkpoint().encode()).is_err());
+    let generations = Generations::of(folder.path());
+    assert!(!generations.are_of_a_set());
+    generations.add(&checkpoint()).unwrap();
+    assert!(!generations.are_of_a_set());
+    generations.replace(&saved).unwrap();
+    assert!(generations.are_of_a_set());
+}
+
 proptest! {
     #[test]
     fn no_flipped_bit_goes_unseen(at in any::<prop::sample::Index>(), bit in 0..8) {
@@ -73,7 +98,7 @@ proptest! {
         prop_assert!(Checkpoint::decode(&content).is_err());
         let good = checkpoint().encode();
         let content = [&good[codec::HEAD..codec::HEAD + keep], &content].concat();
-        prop_assert!(Checkpoint::decode(&codec::sign(&content)).is_err());
+        prop_assert!(Checkpoint::decode(&codec::sign(codec::ONE, &content)).is_err());
     }
 }
 
@@ -90,8 +115,10 @@ fn the_checkpoint_before_the_last_is_kept() {
     for step in 1..4 {
         generations.add(&at(step)).unwrap();
     }
-    let steps =
-        || [generations.current(), generations.previous()].map(|path| Generations::read(&path).unwrap().state.step);
+    let steps = || {
+        [generations.current(), generations.previous()]
+            .map(|path| Generations::read::<Checkpoint>(&path).unwrap().state.step)
+    };
     assert_eq!(steps(), [3, 2]);
     generations.replace(&at(9)).unwrap();
     assert_eq!(steps(), [9, 2]);
@@ -104,7 +131,7 @@ fn what_is_no_checkpoint_is_refused_in_one_sentence() {
     let path = folder.path().join("x.vlt");
     let complaint = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        Generations::read(&path).unwrap_err().to_string()
+        Generations::read::<Checkpoint>(&path).unwrap_err().to_string()
     };
     let good = checkpoint().encode();
     let mut newer = good.clone();

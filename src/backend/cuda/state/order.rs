@@ -115,16 +115,7 @@ impl State {
 impl Kernels {
     pub(super) fn new(program: &mut Program, switches: &Switches, atoms: usize) -> Result<Self> {
         let atoms = atoms as u32;
-        let mut kernel = |name, grid: u32, threads| {
-            Ok::<_, Error>(Kernel {
-                name,
-                function: program.function(name, 0)?,
-                grid: (grid, 1),
-                threads,
-                shared: 0,
-                together: false,
-            })
-        };
+        let mut kernel = |name, grid: u32, threads| program.kernel(name, grid, threads, 0);
         let strided = atoms.div_ceil(ATOM_THREADS).min(ATOM_BLOCKS);
         let (each, warps) = (atoms.div_ceil(256), atoms.div_ceil(4));
         let begin = if switches.few {
@@ -152,6 +143,9 @@ impl Kernels {
                 direct(kernel("few_fill", warps, 128)?),
                 kernel("row_reverse", warps, 128)?,
             ]
+        } else if switches.replicas {
+            // Every system has a list of its own.
+            Vec::new()
         } else {
             // One behind the last has a sum too.
             let (bins, rows) = ((most_bins(atoms as usize) + 1).div_ceil(PIECE), (atoms as usize + 1).div_ceil(PIECE));
