@@ -85,7 +85,7 @@ fn kernels_compile_for_every_size_and_switch() {
         Switches { features: 96, radial: false, ..SWITCHES },
         Switches { features: 32, ..SWITCHES },
         Switches { watch: false, repulsion: false, ..SWITCHES },
-        Switches { features: 256, student: true, tiled: false, ..SWITCHES },
+        Switches { features: 256, student: true, radial: false, tiled: false, ..SWITCHES },
         Switches { radial: false, tiled: false, ..SWITCHES },
         Switches { radial: false, tiled: false, table_shared: true, ..SWITCHES },
         Switches { replicas: true, ..SWITCHES },
