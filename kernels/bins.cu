@@ -10,7 +10,7 @@
 #define SUM_THREADS 1024
 #define EACH 8
 #define PIECE (SUM_THREADS * EACH)
-// Threads of a block that searches, and atoms, in spatial order, that it searches for; the host has both.
+// Threads of a block that searches, and the most atoms, in spatial order, that it searches for; the host has both.
 #define SEARCH_THREADS 128
 #define SEARCH_ATOMS 32
 // Candidates in shared memory at a time.
@@ -155,52 +155,51 @@ extern "C" __global__ void bin_count(Parameters p)
     p.place[atom] = atomicAdd(&p.bin_next[bin], 1);
 }
 
+// The sum of this thread's and all threads' before it in the block, and that of all. `sums` has a number for each warp.
+template <class Number> __device__ inline Number running_sum(Number value, Number* sums, Number& total)
+{
+    int lane = warp_lane(), warp = threadIdx.x / 32;
+    for (int offset = 1; offset < 32; offset <<= 1) {
+        Number before = __shfl_sync(FULL, value, max(lane - offset, 0), 32);
+        if (lane >= offset) value += before;
+    }
+    if (lane == 31) sums[warp] = value;
+    __syncthreads();
+    total = 0;
+    for (int other = 0; other < blockDim.x / 32; other++) {
+        if (other == warp) value += total;
+        total += sums[other];
+    }
+    __syncthreads();
+    return value;
+}
+
 // The sum of this block's piece of `count` numbers.
 __device__ inline void sum_piece(const Parameters& p, const int* numbers, int count)
 {
-    __shared__ long long sums[SUM_THREADS];
-    long long first = (long long)blockIdx.x * PIECE, sum = 0;
+    __shared__ long long sums[SUM_THREADS / 32];
+    long long first = (long long)blockIdx.x * PIECE, sum = 0, total;
     long long end = first + PIECE < count ? first + PIECE : count;
     for (long long k = first + threadIdx.x; k < end; k += SUM_THREADS) sum += numbers[k];
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    for (int width = SUM_THREADS / 2; width > 0; width >>= 1) {
-        if (threadIdx.x < width) sums[threadIdx.x] += sums[threadIdx.x + width];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) p.sums[blockIdx.x] = sums[0];
+    running_sum(sum, sums, total);
+    if (threadIdx.x == 0) p.sums[blockIdx.x] = total;
 }
 
-// Hands every number of this block's piece, and one behind the last of all, to `take(index, sum of all before)`.
+// Hands every number of this block's piece, and one behind the last of all, to `take(index, sum of all before)`. Where there are
+// several pieces they have been summed up.
 template <class Take> __device__ inline void scan_piece(const Parameters& p, const int* numbers, int count, Take take)
 {
-    __shared__ long long sums[SUM_THREADS];
-    int thread = threadIdx.x;
-    long long base = 0, own = 0, first = (long long)blockIdx.x * PIECE + thread * EACH;
-    for (int piece = thread; piece < blockIdx.x; piece += SUM_THREADS) base += p.sums[piece];
-    sums[thread] = base;
-    __syncthreads();
-    for (int width = SUM_THREADS / 2; width > 0; width >>= 1) {
-        if (thread < width) sums[thread] += sums[thread + width];
-        __syncthreads();
-    }
-    base = sums[0];
-    __syncthreads();
+    __shared__ long long sums[SUM_THREADS / 32];
+    long long base = 0, own = 0, all, first = (long long)blockIdx.x * PIECE + threadIdx.x * EACH;
+    for (int piece = threadIdx.x; piece < blockIdx.x; piece += SUM_THREADS) base += p.sums[piece];
+    running_sum(base, sums, base);
     int mine[EACH];
 #pragma unroll
     for (int k = 0; k < EACH; k++) {
         mine[k] = first + k < count ? numbers[first + k] : 0;
         own += mine[k];
     }
-    sums[thread] = own;
-    __syncthreads();
-    for (int offset = 1; offset < SUM_THREADS; offset <<= 1) {
-        long long before = thread >= offset ? sums[thread - offset] : 0;
-        __syncthreads();
-        sums[thread] += before;
-        __syncthreads();
-    }
-    long long at = base + sums[thread] - own;
+    long long at = base + running_sum(own, sums, all) - own;
 #pragma unroll
     for (int k = 0; k < EACH; k++) {
         if (first + k <= count) take((int)(first + k), at);
@@ -260,22 +259,9 @@ struct Near {
     int begins[SEARCH_THREADS], ends[SEARCH_THREADS]; // of bins: in spatial order, and counted in what is near
     Spot middles[SEARCH_THREADS];
     Listed shifts[SEARCH_THREADS]; // the translation, with atom 0
+    int sums[SEARCH_THREADS / 32];
     int found[SEARCH_ATOMS];       // of each atom that is searched for, itself included
 };
-
-// The sum of this thread's and all threads' before it.
-__device__ inline int running_sum(int value, int* sums)
-{
-    sums[threadIdx.x] = value;
-    __syncthreads();
-    for (int offset = 1; offset < SEARCH_THREADS; offset <<= 1) {
-        int before = threadIdx.x >= offset ? sums[threadIdx.x - offset] : 0;
-        __syncthreads();
-        sums[threadIdx.x] += before;
-        __syncthreads();
-    }
-    return sums[threadIdx.x];
-}
 
 // Makes this thread's of the bins near `bin` known, the one of this number, and returns how many atoms are in all of them.
 __device__ inline int look_around(const Parameters& p, Near& near, int bin, int number)
@@ -303,8 +289,9 @@ __device__ inline int look_around(const Parameters& p, Near& near, int bin, int 
         near.middles[threadIdx.x] = {(float)middle[0], (float)middle[1], (float)middle[2], 0};
         near.shifts[threadIdx.x] = listed(0, shift[0], shift[1], shift[2]);
     }
-    running_sum(count, near.ends);
-    return near.ends[SEARCH_THREADS - 1];
+    int all;
+    near.ends[threadIdx.x] = running_sum(count, near.sums, all);
+    return all;
 }
 
 // Brings the near atoms from `first` on to shared memory, so many.
@@ -344,7 +331,8 @@ template <class Look, class Tell> __device__ inline void search(const Parameters
     __shared__ Near near;
     const Control* control = p.control;
     const float2 sure = {control->surely_in, control->surely_out};
-    int first = blockIdx.x * SEARCH_ATOMS, last = min(first + SEARCH_ATOMS, p.atoms), warp = threadIdx.x / 32;
+    int share = (p.atoms - 1) / gridDim.x + 1, warp = threadIdx.x / 32;
+    int first = blockIdx.x * share, last = min(first + share, p.atoms);
     int bins = (2 * control->reach[0] + 1) * (2 * control->reach[1] + 1) * (2 * control->reach[2] + 1);
     // Atoms of one bin at a time.
     for (int begin = first; begin < last;) {

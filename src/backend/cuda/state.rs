@@ -115,7 +115,7 @@ impl State {
         let (switches, mut program) =
             Network::program(device, model, kernels_for, thermostat.is_some(), replicas.is_some())?;
         let network = Network::new(device, &mut program, &switches, model, atomic_numbers)?;
-        let kernels = Kernels::new(&mut program, &switches, atoms)?;
+        let kernels = Kernels::new(&mut program, &switches, device.multiprocessors, atoms)?;
 
         let wide = |len: usize| Buffer::<f64>::zeros(device, len);
         let whole = |len: usize| Buffer::<i32>::zeros(device, len);

@@ -18,8 +18,9 @@ const SPREAD_BLOCKS: u32 = 128;
 pub(super) const SPREAD: usize = 7 * SPREAD_BLOCKS as usize;
 /// Bins, or rows, that are summed up by one block.
 pub(super) const PIECE: usize = 8192;
-/// Atoms that a block searches for.
+/// Atoms that a block searches for, at most, and blocks that a multiprocessor runs at the same time.
 const SEARCH_ATOMS: u32 = 32;
+const SEARCHES: u32 = 9;
 
 /// Bins of so many atoms: room for them is always there.
 pub(super) fn most_bins(atoms: usize) -> usize {
@@ -113,7 +114,7 @@ impl State {
 }
 
 impl Kernels {
-    pub(super) fn new(program: &mut Program, switches: &Switches, atoms: usize) -> Result<Self> {
+    pub(super) fn new(program: &mut Program, switches: &Switches, multiprocessors: u32, atoms: usize) -> Result<Self> {
         let atoms = atoms as u32;
         let mut kernel = |name, grid: u32, threads| program.kernel(name, grid, threads, 0);
         let strided = atoms.div_ceil(ATOM_THREADS).min(ATOM_BLOCKS);
@@ -147,24 +148,35 @@ impl Kernels {
             // Every system has a list of its own.
             Vec::new()
         } else {
-            // One behind the last has a sum too.
-            let (bins, rows) = ((most_bins(atoms as usize) + 1).div_ceil(PIECE), (atoms as usize + 1).div_ceil(PIECE));
-            let searches = atoms.div_ceil(SEARCH_ATOMS);
-            vec![
+            // One behind the last has a sum too; one piece alone is summed up where it is needed.
+            let pieces = |numbers: usize| (numbers + 1).div_ceil(PIECE) as u32;
+            let (bins, rows) = (pieces(most_bins(atoms as usize)), pieces(atoms as usize));
+            // Few atoms a block where there are blocks enough for all multiprocessors: nobody then waits for one of them.
+            let searches = atoms.div_ceil(4).min(SEARCHES * multiprocessors).max(atoms.div_ceil(SEARCH_ATOMS));
+            let mut list = vec![
                 kernel("bin_spread", SPREAD_BLOCKS, 256)?,
                 kernel("bin_grid", 1, SPREAD_BLOCKS)?,
                 kernel("bin_count", each, 256)?,
-                kernel("bin_sums", bins as u32, 1024)?,
-                kernel("bin_scan", bins as u32, 1024)?,
+            ];
+            if bins > 1 {
+                list.push(kernel("bin_sums", bins, 1024)?);
+            }
+            list.extend([
+                kernel("bin_scan", bins, 1024)?,
                 kernel("bin_fill", each, 256)?,
                 kernel("spatial_order", each, 256)?,
                 kernel("row_count", searches, 128)?,
-                kernel("row_sums", rows as u32, 1024)?,
-                kernel("row_scan", rows as u32, 1024)?,
+            ]);
+            if rows > 1 {
+                list.push(kernel("row_sums", rows, 1024)?);
+            }
+            list.extend([
+                kernel("row_scan", rows, 1024)?,
                 kernel("row_fill", searches, 128)?,
                 kernel("row_sort", warps, 128)?,
                 kernel("row_reverse", warps, 128)?,
-            ]
+            ]);
+            list
         };
         Ok(Kernels {
             moved: kernel("moved", strided, ATOM_THREADS)?,
