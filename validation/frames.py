@@ -1,8 +1,8 @@
-"""What frames cost: whole runs that write one every few steps, beside the same runs without: `python validation/frames.py --help`.
+"""What frames cost: whole runs that write one every few steps, beside the same runs without.
 
-Both log energies every tenth step. A time is that of a long run without that of a short one, from the moment in which the
-engine is ready to its last word, so that what a run does once falls out. Runs with and without frames, of every engine that
-is named, take turns. Needs Python alone; the structures are those of `verlet bench`.
+Both log energies every tenth step. A time is that of a long run without that of a short one, from the moment in which
+the engine is ready to its last word, so that what a run does once falls out. Runs with and without frames, of every
+engine that is named, take turns, and the last engine is judged. Needs Python alone; structures are `verlet bench`'s.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ BOUND = 0.03
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", type=Path, nargs="+", default=[ROOT / "target/release/verlet"], help="one or more binaries")
+    default = [ROOT / "target/release/verlet"]
+    parser.add_argument("--engine", type=Path, nargs="+", default=default, help="one or more binaries")
     parser.add_argument("--backend", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[102, 102_399], help="atoms of water, as verlet bench has them")
-    parser.add_argument("--interval", type=int, default=10, help="steps between frames, which have positions and velocities")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[102, 102_399], help="atoms of water")
+    parser.add_argument("--interval", type=int, default=10, help="steps between frames of positions and velocities")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
-    engines = [engine.resolve() for engine in options.engine]
-    results, good = [], True
+    engines, results, good = options.engine, [], True
     with tempfile.TemporaryDirectory(prefix="verlet-frames-") as scratch:
         for size in options.sizes:
             structure = write_structure(engines[0], options.backend, size, Path(scratch))
@@ -46,14 +46,16 @@ def main() -> int:
                         command = run_command(engine, options.backend, structure, interval)
                         long, short = (seconds(command, count, Path(scratch)) for count in (steps, steps // LONGER))
                         times[engine][how].append((long - short) / (steps - steps // LONGER))
-                        print(f"{engine.name}, {size} atoms, {how}: {1e6 * times[engine][how][-1]:.2f} µs", file=sys.stderr)
+                        last = 1e6 * times[engine][how][-1]
+                        print(f"{engine.name}, {size} atoms, {how}: {last:.2f} µs", file=sys.stderr)
             for engine in engines:
                 without, with_frames = (median(times[engine][how]) for how in ("without", "with"))
                 cost = with_frames / without - 1
-                results.append({"engine": str(engine), "atoms": size, "steps": steps, "seconds_a_step": times[engine], "cost": cost})
+                numbers = {"engine": str(engine), "atoms": size, "steps": steps, "seconds_a_step": times[engine]}
+                results.append({**numbers, "cost": cost})
                 print(
-                    f"{engine.name}: {size} atoms, {1e6 * without:.2f} µs a step without frames, {1e6 * with_frames:.2f} with one "
-                    f"every {options.interval}: {100 * cost:+.2f} %",
+                    f"{engine.name}: {size} atoms, {1e6 * without:.2f} µs a step without frames, "
+                    f"{1e6 * with_frames:.2f} with one every {options.interval}: {100 * cost:+.2f} %",
                     flush=True,
                 )
                 good = good and (engine != engines[-1] or cost <= BOUND)
@@ -65,8 +67,9 @@ def main() -> int:
 def write_structure(engine: Path, backend: str, size: int, folder: Path) -> Path:
     """A file with water of so many atoms."""
     into = folder / "structures"
-    command = [engine, "bench", "--backend", backend, "--sizes", str(size), "--repetitions", "1", "--write-structures", into]
-    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [str(engine.resolve()), "bench", "--backend", backend, "--sizes", str(size), "--repetitions", "1"]
+    command += ["--write-structures", str(into)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return max(into.iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
@@ -78,7 +81,7 @@ def run_command(engine: Path, backend: str, structure: Path, interval: int) -> l
         "output.energy.interval": 10,
     }
     given = [word for key, value in changes.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-    return [str(engine), "run", str(INPUT), "--backend", backend, *given]
+    return [str(engine.resolve()), "run", str(INPUT), "--backend", backend, *given]
 
 
 def seconds(command: list[str], steps: int, scratch: Path) -> float:
