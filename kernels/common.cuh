@@ -24,8 +24,8 @@
 
 #define FULL 0xffffffffu
 #define SLICES (FEATURES / 32)
-// In so many parts, each of some channels, a pair's gradients are made.
-#define PARTS (FEW ? CLUSTER : SLICES)
+// In so many parts, each of some channels, a pair's gradients are made; with RADIAL one lane adds them up.
+#define PARTS (FEW ? CLUSTER : RADIAL ? 1 : SLICES)
 
 // Why nothing more may happen; 0 is good.
 #define STATUS_CAPACITY 1 // the list needs room for `needed` pairs: the host gives it and goes on with the same step

@@ -87,4 +87,16 @@ __device__ inline float two_to(float x)
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+// Sixteen bytes from memory to shared memory, or zeros if not `on`, while the thread goes on. `asked` ends a group of such
+// requests; `arrived` waits for what this thread asked for in all groups but the last, `all_arrived` for that too.
+__device__ inline void ask(void* to, const void* from, bool on)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(on ? 16 : 0));
+}
+
+__device__ inline void asked() { asm volatile("cp.async.commit_group;"); }
+__device__ inline void arrived() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
+__device__ inline void all_arrived() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
 #endif

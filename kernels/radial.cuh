@@ -16,15 +16,15 @@
 
 // What the block keeps in shared memory.
 struct Radial {
-    const uint4* weights;    // [3][4][2][32], see `filter`
+    const uint4* weights;    // [3][4][48]: 32 lanes' `first`, then their `second`
     const float2* functions; // [FUNCTIONS]: m_k (Å) and γ_k / ln 2 (Å⁻²)
 };
 
 // Copies a slice's weights and the functions; the block must wait before it uses them. 128 bits of `memory` for each of
-// FILTER_TILES * 64 + FUNCTIONS / 2.
+// FILTER_TILES * 48 + FUNCTIONS / 2.
 __device__ inline Radial stage(const Filter& filter, int slice, float4* memory)
 {
-    const int weights = FILTER_TILES * 64;
+    const int weights = FILTER_TILES * 48;
     for (int k = threadIdx.x; k < weights + FUNCTIONS / 2; k += blockDim.x)
         memory[k] = k < weights ? load4((const float*)(filter.weights + slice * weights + k))
                                 : load4((const float*)filter.functions + 4 * (k - weights));
@@ -42,7 +42,7 @@ __device__ inline Factor factor(const float* v, float cutoff)
 {
     int c = warp_lane() % 4;
     unsigned hi01 = pack_halves(v[0], v[1]), hi23 = pack_halves(v[2], v[3]), hi4 = pack_halves(v[4], cutoff);
-    float rest = c == 3 ? 0.0f : c == 2 ? cutoff - upper_half(hi4) : cutoff;
+    float low = cutoff - upper_half(hi4), rest = c == 2 ? low : cutoff;
     Factor f;
     f.part[0] = pack_halves(v[0] - lower_half(hi01), v[1] - upper_half(hi01));
     f.part[1] = pack_halves(v[2] - lower_half(hi23), v[3] - upper_half(hi23));
@@ -53,12 +53,12 @@ __device__ inline Factor factor(const float* v, float cutoff)
     return f;
 }
 
-// The left factors of a pair: for W and, where it is asked for, for W'. All zero if the pair is not `on`.
+// The left factors of a pair: for W and, where it is asked for, for W'. All zero for zeros in place of a pair.
 template <bool SLOPE>
-__device__ inline void functions_of(const Radial& radial, const Pair& pair, bool on, Factor& value, Factor& slope)
+__device__ inline void functions_of(const Radial& radial, const Pair& pair, Factor& value, Factor& slope)
 {
     const float minus_two_ln2 = -1.38629436f;
-    float fc = on ? pair.inside : 0.0f, dfc = on ? pair.slope : 0.0f;
+    float fc = pair.inside, dfc = pair.slope;
     float v[5], s[5];
 #pragma unroll
     for (int k = 0; k < 5; k++) {
@@ -78,13 +78,14 @@ struct Both {
 
 // The two right factors of 8 columns, as they lie in shared memory.
 struct Right {
-    uint4 first, second;
+    uint4 first;
+    uint2 second;
 };
 
 __device__ inline Right right_factor(const Radial& radial, int third, int tile)
 {
-    const uint4* at = radial.weights + (third * 4 + tile) * 64 + warp_lane();
-    return {at[0], at[32]};
+    const uint4* at = radial.weights + (third * 4 + tile) * 48;
+    return {at[warp_lane()], ((const uint2*)(at + 32))[warp_lane()]};
 }
 
 __device__ inline float4 product(const Factor& low, const Factor& high, const Right& right)
@@ -92,8 +93,8 @@ __device__ inline float4 product(const Factor& low, const Factor& high, const Ri
     float4 sum = zero4();
     add_half_product(sum, low.part[0], high.part[0], low.part[1], high.part[1], right.first.x, right.first.y);
     add_half_product(sum, low.part[2], high.part[2], low.part[3], high.part[3], right.first.z, right.first.w);
-    add_half_product(sum, low.part[2], high.part[2], low.part[3], high.part[3], right.second.x, right.second.y);
-    add_half_product(sum, low.part[4], high.part[4], low.part[5], high.part[5], right.second.z, right.second.w);
+    add_half_product(sum, low.part[2], high.part[2], low.part[3], high.part[3], right.first.x, right.first.y);
+    add_half_product(sum, low.part[4], high.part[4], low.part[5], high.part[5], right.second.x, right.second.y);
     return sum;
 }
 

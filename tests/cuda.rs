@@ -189,10 +189,11 @@ fn networks_of_all_sizes_work_and_others_are_refused_by_name() {
 #[test]
 fn many_atoms_are_no_other_case() {
     let Some(device) = device() else { return };
-    let sizes = Sizes { features: 32, layers: 2, radial: 5 };
-    let model = ModelFile::random("painn-repulsive", sizes, 8).load().unwrap();
     let one = random_system(67, cell([9.0, 10.0, 11.0], [85.0, 95.0, 80.0], [true; 3]), 3);
-    for copies in [[2, 1, 1], [3, 3, 1], [4, 3, 3], [4, 4, 4]] {
+    // With 64 features messages go through the pairs twice.
+    for (copies, features) in [([2, 1, 1], 32), ([3, 3, 1], 32), ([4, 3, 3], 64), ([4, 4, 4], 32)] {
+        let sizes = Sizes { features, layers: 2, radial: 5 };
+        let model = ModelFile::random("painn-repulsive", sizes, 8).load().unwrap();
         let many = one.replicated(copies).unwrap();
         compare(&device, &model, &many, &format!("{} atoms", many.len()));
     }

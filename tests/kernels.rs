@@ -85,7 +85,7 @@ fn kernels_compile_for_every_size_and_switch() {
         Switches { features: 128, tile: 32, radial: false, ..SWITCHES },
         Switches { features: 32, ..SWITCHES },
         Switches { watch: false, repulsion: false, ..SWITCHES },
-        Switches { features: 256, student: true, tile: 0, ..SWITCHES },
+        Switches { features: 256, student: true, radial: false, tile: 0, ..SWITCHES },
         Switches { radial: false, tile: 0, ..SWITCHES },
         Switches { radial: false, tile: 0, table_shared: true, ..SWITCHES },
     ] {

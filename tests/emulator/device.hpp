@@ -75,6 +75,12 @@ struct Bytes {
 const int THREADS = 1024, BLOCKS = 120, FIBERS = BLOCKS * 512, STACK = 64 * 1024 + 320, SHARED = 232 * 1024;
 inline Fiber fibers[FIBERS];
 inline Warp warps[FIBERS / 32];
+// What a thread has asked for and not waited for, group by group; `count[2]` is of the group that is not complete.
+struct Copies {
+    struct { void* to; const void* from; } all[3][16];
+    int count[3], groups;
+};
+inline Copies copies[FIBERS];
 inline float operands[FIBERS / 32][2][32][6]; // of matrix products, given with an exchange's values
 inline void* scheduler;
 inline int current;
@@ -183,6 +189,7 @@ inline void start_cluster(int base, int threads)
         *--top = (void*)thread_main;
         for (int k = 0; k < 6; k++) *--top = nullptr;
         fibers[t] = {top, NOTHING, 0, false, nullptr, 0};
+        copies[t].groups = copies[t].count[2] = 0;
     }
 }
 
@@ -482,6 +489,42 @@ inline float4 half_product(unsigned a0, unsigned a1, unsigned a2, unsigned a3, u
 }
 
 inline void __syncwarp() { emulator::exchange(0); }
+
+// Sixteen bytes that come as late as they may.
+inline void ask(void* to, const void* from, bool on)
+{
+    emulator::Copies& own = emulator::copies[emulator::current];
+    if (own.count[2] == 16) emulator::stop("a thread asks for more than the emulator remembers");
+    own.all[2][own.count[2]++] = {to, on ? from : nullptr};
+}
+
+inline void asked()
+{
+    emulator::Copies& own = emulator::copies[emulator::current];
+    if (own.groups == 2) emulator::stop("a third group is asked for before the first was waited for");
+    memcpy(own.all[own.groups], own.all[2], sizeof own.all[2]);
+    own.count[own.groups++] = own.count[2];
+    own.count[2] = 0;
+}
+
+namespace emulator {
+inline void wait_for_copies(int but)
+{
+    Copies& own = copies[current];
+    for (; own.groups > but; own.groups--) {
+        for (int k = 0; k < own.count[0]; k++) {
+            auto [to, from] = own.all[0][k];
+            if (from) memcpy(to, from, 16);
+            else memset(to, 0, 16);
+        }
+        memcpy(own.all[0], own.all[1], sizeof own.all[1]);
+        own.count[0] = own.count[1];
+    }
+}
+} // namespace emulator
+
+inline void arrived() { emulator::wait_for_copies(1); }
+inline void all_arrived() { emulator::wait_for_copies(0); }
 
 inline unsigned __ballot_sync(unsigned, bool value)
 {

@@ -5,6 +5,7 @@ use super::layout::{
     Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData,
     SHIFT_BITS, TiledReadoutData, UpdateData,
 };
+use super::weights::SLICE;
 
 /// Blocks of a cluster: the most that every device with clusters runs.
 pub(super) const CLUSTER: usize = 8;
@@ -108,6 +109,15 @@ pub struct Switches {
 }
 
 impl Switches {
+    /// In so many parts a pair's gradients are made: as in kernels/common.cuh.
+    pub(super) fn gradient_parts(&self) -> usize {
+        match self {
+            Switches { few: true, .. } => CLUSTER,
+            Switches { radial: true, .. } => 1,
+            _ => self.features / SLICE,
+        }
+    }
+
     /// Rows and columns of a tile of a matrix product, and the threads that make it: as in kernels/dense.cu.
     pub(super) fn dense_tile(&self) -> (u32, u32, u32) {
         match (self.large, self.split) {

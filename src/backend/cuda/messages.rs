@@ -3,8 +3,9 @@
 use super::device::Device;
 use super::kernels::Switches;
 use super::launch::{Kernel, Sink, launch};
-use super::layout::{FilterData, Parameters, Pointer};
+use super::layout::{FilterData, PAIR_BYTES, Parameters, Pointer};
 use super::program::Program;
+use super::radial;
 use super::weights::SLICE;
 use crate::error::Result;
 
@@ -38,11 +39,10 @@ impl Messages {
             let most = (atoms as u32).div_ceil(threads / 32);
             ((device.multiprocessors / slices).clamp(1, most) * slices, threads)
         };
-        let (messages, adjoint, shared) = if switches.radial {
-            // As in kernels/message_radial.cu.
-            let threads = if switches.features == 128 && !switches.student { 384 } else { 256 };
-            (resident(threads), resident(256), 0)
-        } else if switches.table_shared {
+        if switches.radial {
+            return Self::radial(device, program, atoms);
+        }
+        let (messages, adjoint, shared) = if switches.table_shared {
             (resident(384), resident(384), table_bytes)
         } else {
             let walk = ((atoms as u32).div_ceil(4) * slices, 128);
@@ -52,6 +52,26 @@ impl Messages {
         Ok(Messages {
             forward: [kernel("messages_first", messages)?, kernel("messages_next", messages)?],
             adjoint: [kernel("adjoint_first", adjoint)?, kernel("adjoint_next", adjoint)?],
+        })
+    }
+
+    /// Those with filters from tensor cores, a block a multiprocessor; threads and shared memory as in `kernels/message_radial.cu`.
+    fn radial(device: &Device, program: &mut Program, atoms: usize) -> Result<Self> {
+        // What a warp keeps of pairs and, 32 channels each, of own rows: those of two atoms, and what is made of them.
+        let shared = |threads: u32, rows: usize| {
+            let of_warp = 2 * 16 * PAIR_BYTES + rows * SLICE * size_of::<f32>();
+            (threads / 32) as usize * of_warp + radial::SLICE_BYTES
+        };
+        let mut kernel = |name, threads: u32, shared| {
+            let blocks = (atoms as u32).div_ceil(threads / 32).min(device.multiprocessors);
+            program.kernel(name, blocks, threads, shared)
+        };
+        Ok(Messages {
+            forward: [kernel("messages_first", 384, 0)?, kernel("messages_next", 384, 0)?],
+            adjoint: [
+                kernel("adjoint_first", 384, shared(384, 2 * 2 + 2))?,
+                kernel("adjoint_next", 256, shared(256, 2 * 9 + 5))?,
+            ],
         })
     }
 

@@ -14,9 +14,12 @@ use std::sync::Arc;
 /// Most radial functions.
 const FUNCTIONS: usize = 20;
 
+/// Bytes of one layer's weights for one slice of channels, and of the radial functions.
+pub(super) const SLICE_BYTES: usize = 12 * 48 * 16 + FUNCTIONS * 8;
+
 /// One layer's filter on the device.
 pub(super) struct Radial {
-    /// `[slice][3][4 tiles][2][32 lanes][8]`.
+    /// `[slice][3][4 tiles]` of `[32 lanes][8]` and `[32 lanes][4]`.
     weights: Buffer<u16>,
     /// `[FUNCTIONS]` of centre (Å) and γ / ln 2 (Å⁻²).
     functions: Buffer<f32>,
@@ -56,11 +59,11 @@ impl Radial {
 }
 
 /// Weights over `unit` as the right factor of m16n8k16 products, see `factor` and `filter` in kernels/radial.cuh: a lane (column
-/// n = lane / 4, c = lane % 4) has in its eight registers, two numbers each, what goes with its functions' lo, lo, hi,
-/// hi, hi, hi, (hi, hi), (lo, cutoff).
+/// n = lane / 4, c = lane % 4) has in its six registers, two numbers each, what goes with its functions' lo, then hi, twice each; with
+/// hi, twice; with (hi, hi) and (lo, cutoff) of the last function.
 fn packed(filter: &GaussianFilter, wide: usize, unit: f64) -> Vec<u16> {
     let (count, features) = (filter.centers.len(), filter.bias.len() / 3);
-    let mut packed = Vec::with_capacity(wide * 3 * 64);
+    let mut packed = Vec::with_capacity(wide * 3 * 48);
     for place in 0..wide / SLICE * 3 * 4 * 2 * 32 {
         let (slice, third, tile) = (place / 768, place / 256 % 3, place / 64 % 4);
         let (half, lane) = (place / 32 % 2, place % 32);
@@ -75,11 +78,11 @@ fn packed(filter: &GaussianFilter, wide: usize, unit: f64) -> Vec<u16> {
         let [w0, w1, w2, w3, w4] = [0, 1, 2, 3, 4].map(of);
         let bias = split(if known { filter.bias[output] / unit } else { 0.0 });
         let with_cutoff = [bias[0], bias[1], bias[0], f16::ZERO][c];
-        let eight = match half {
-            0 => [w0[0], w1[0], w2[0], w3[0], w0[1], w1[1], w2[1], w3[1]],
-            _ => [w0[0], w1[0], w2[0], w3[0], w4[1], w4[0], w4[0], with_cutoff],
+        let numbers: &[f16] = match half {
+            0 => &[w0[0], w1[0], w2[0], w3[0], w0[1], w1[1], w2[1], w3[1]],
+            _ => &[w4[1], w4[0], w4[0], with_cutoff],
         };
-        packed.extend(eight.map(f16::to_bits));
+        packed.extend(numbers.iter().map(|number| number.to_bits()));
     }
     packed
 }

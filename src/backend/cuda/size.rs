@@ -1,5 +1,6 @@
 //! How much of a GPU's memory an atom takes, and so how large a system can be.
 
+use super::radial;
 use super::state::{ATOM_BYTES, listed_bytes};
 use super::tiled;
 use super::weights::{SLICE, padded};
@@ -17,8 +18,9 @@ pub fn bytes_an_atom(model: &Model, density: f64, skin: f64) -> Option<f64> {
     }
     let features = padded(model.features());
     let network = tiled::numbers_an_atom(features, model.layers.len()) * size_of::<f32>();
+    let parts = if radial::takes(&model.filter) { 1 } else { features / SLICE };
     let listed = 4.0 / 3.0 * PI * (model.cutoff() + skin).powi(3) * density;
-    Some(network as f64 + listed * listed_bytes(features / SLICE) + ATOM_BYTES as f64)
+    Some(network as f64 + listed * listed_bytes(parts) + ATOM_BYTES as f64)
 }
 
 /// Atoms that a GPU with so many bytes of memory holds when each takes so many.

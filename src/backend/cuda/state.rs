@@ -4,13 +4,11 @@ mod order;
 
 use super::device::Device;
 use super::few::What;
-use super::kernels::CLUSTER;
 use super::launch::{Sink, launch};
 use super::layout::{Contact, Control, DeviceSample, ElementPair, PAIR_BYTES, Parameters, SHIFT_BITS, status};
 use super::memory::{Buffer, Staging};
 use super::network::Network;
 use super::program::Program;
-use super::weights::SLICE;
 use crate::backend::guard::{self, Guard};
 use crate::backend::{Outside, explosion};
 use crate::error::{Error, Result};
@@ -144,7 +142,7 @@ impl State {
             // Sums of 64 bits.
             whole(2 * (bins.max(atoms) + 1).div_ceil(PIECE))?,
         ];
-        let parts = if switches.few { CLUSTER } else { switches.features / SLICE };
+        let parts = switches.gradient_parts();
         let pair_memory = PairMemory::new(device, 0, parts)?;
         let [positions, velocities, forces, reference] =
             [wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?, wide(3 * atoms)?];
