@@ -25,7 +25,7 @@
 
 #define FULL 0xffffffffu
 #define SLICES (FEATURES / 32)
-// In so many parts, each of some channels, a pair's gradients are made.
+// In so many parts, each of some channels, a pair's gradients are made; with RADIAL one lane adds them up.
 #define PARTS (FEW ? CLUSTER : RADIAL ? 1 : SLICES)
 
 // Why nothing more may happen; 0 is good.
