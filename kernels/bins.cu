@@ -16,6 +16,9 @@
 // Candidates in shared memory at a time.
 #define WINDOW 640
 
+// Pairs of a row that are sorted in shared memory; longer rows are sorted where they lie.
+#define ROW_ROOM 256
+
 // Bins are numbered block by block of 4 x 4 x 4, so that bins with near numbers are near in space. Blocks may stick out.
 __device__ inline int blocks_of(int count) { return (count + 3) >> 2; }
 
@@ -159,6 +162,7 @@ extern "C" __global__ void bin_count(Parameters p)
 template <class Number> __device__ inline Number running_sum(Number value, Number* sums, Number& total)
 {
     int lane = warp_lane(), warp = threadIdx.x / 32;
+#pragma unroll 1
     for (int offset = 1; offset < 32; offset <<= 1) {
         Number before = __shfl_sync(FULL, value, max(lane - offset, 0), 32);
         if (lane >= offset) value += before;
@@ -360,7 +364,7 @@ template <class Look, class Tell> __device__ inline void search(const Parameters
 }
 
 // How many pairs each row has.
-extern "C" __global__ void __launch_bounds__(SEARCH_THREADS) row_count(Parameters p)
+extern "C" __global__ void __launch_bounds__(SEARCH_THREADS, 8) row_count(Parameters p)
 {
     if (!due(p)) return;
     auto look = [&p](const Near& near, const float2& sure, const Spot& own, int found, int count) {
@@ -392,7 +396,7 @@ extern "C" __global__ void __launch_bounds__(SUM_THREADS) row_scan(Parameters p)
 
 // The pairs of each atom in the order in which they are found, in the memory of the pairs inside the cutoff, which are made anew
 // afterwards.
-extern "C" __global__ void __launch_bounds__(SEARCH_THREADS) row_fill(Parameters p)
+extern "C" __global__ void __launch_bounds__(SEARCH_THREADS, 8) row_fill(Parameters p)
 {
     if (!due(p)) return;
     auto look = [&p](const Near& near, const float2& sure, const Spot& own, int found, int count) {
@@ -410,6 +414,49 @@ extern "C" __global__ void __launch_bounds__(SEARCH_THREADS) row_fill(Parameters
         return found;
     };
     search(p, look, [](int, int) {});
+}
+
+// The ranks of MINE keys of each lane among `count` keys; no two are equal.
+template <int MINE> __device__ inline void rank_keys(const Listed* keys, int first, int count, Listed* sorted)
+{
+    Listed own[MINE];
+    int rank[MINE];
+#pragma unroll
+    for (int k = 0; k < MINE; k++) {
+        own[k] = keys[min(first + 32 * k, count - 1)];
+        rank[k] = 0;
+    }
+    for (int other = 0; other < count; other++) {
+        Listed key = keys[other];
+#pragma unroll
+        for (int k = 0; k < MINE; k++) rank[k] += key < own[k];
+    }
+#pragma unroll
+    for (int k = 0; k < MINE; k++)
+        if (first + 32 * k < count) sorted[rank[k]] = own[k];
+}
+
+// Brings a row into order, from one place to another. `room` has 2 ROW_ROOM keys of shared memory for this warp.
+__device__ inline void sort_row(const Listed* from, Listed* to, int count, Listed* room)
+{
+    int lane = warp_lane();
+    bool fits = count <= ROW_ROOM;
+    Listed* sorted = fits ? room + ROW_ROOM : to;
+    if (fits) {
+        for (int k = lane; k < count; k += 32) room[k] = from[k];
+        from = room;
+    }
+    __syncwarp();
+    for (int first = lane; first < count + lane; first += 128) {
+        int left = count + lane - first;
+        if (left <= 32) rank_keys<1>(from, first, count, sorted);
+        else if (left <= 64) rank_keys<2>(from, first, count, sorted);
+        else if (left <= 96) rank_keys<3>(from, first, count, sorted);
+        else rank_keys<4>(from, first, count, sorted);
+    }
+    __syncwarp();
+    for (int k = lane; fits && k < count; k += 32) to[k] = sorted[k];
+    __syncwarp();
 }
 
 // One warp an atom: its row in order. The positions of this list are kept.

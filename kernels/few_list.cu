@@ -1,88 +1,89 @@
-// The list of few atoms: every warp tries all atoms and all images that can be near for one atom.
+// The list of few atoms: a block tries all atoms, and all images of them that can be near, for one.
 #include "neighbors.cu"
 
-// Warps of a block; the host has the same number.
-#define LIST_WARPS 4
+// Threads of a block; the host has the same number.
+#define LIST_THREADS 256
+// Pairs of a row that are sorted in shared memory; longer rows are sorted where they lie.
+#define LIST_ROOM 512
 
 // All atoms of the system, in a block's shared memory.
 struct Everyone {
-    double* at;  // [N][3], fractional coordinates inside the cell
-    int* images; // [N][3]
+    double* reach; // [3], of the list, in fractional coordinates
+    double* at;    // [N][3], fractional coordinates inside the cell
+    int* images;   // [N][3]
 };
 
 // Brings them there. The block must wait before it uses them.
 __device__ inline Everyone wrap_all(const Parameters& p)
 {
     DYNAMIC_SHARED(double, wrapped_all);
-    Everyone all = {wrapped_all, (int*)(wrapped_all + 3 * p.atoms)};
-    for (int atom = threadIdx.x; atom < p.atoms; atom += blockDim.x) wrapped(p, atom, all.at + 3 * atom, all.images + 3 * atom);
+    Everyone all = {wrapped_all, wrapped_all + 3, (int*)(wrapped_all + 3 + 3 * p.atoms)};
+    // Far above the rounding of fractional coordinates.
+    if (threadIdx.x < 3) all.reach[threadIdx.x] = (p.range * (1.0 + 1e-6) + 1e-6) / p.heights[threadIdx.x];
+    for (int atom = threadIdx.x; atom < p.atoms; atom += LIST_THREADS) wrapped(p, atom, all.at + 3 * atom, all.images + 3 * atom);
     return all;
 }
 
-// Hands every pair of an atom to `take(place, listed)` and returns their number. Every lane of a warp must call it.
-template <class Take> __device__ inline int try_all(const Parameters& p, const Everyone& all, int atom, Take take)
+// Hands every pair of an atom to `take(listed)`, by the thread that finds it.
+template <class Take> __device__ inline void try_all(const Parameters& p, const Everyone& all, int atom, Take take)
 {
-    // Far above the rounding of fractional coordinates.
-    double search = p.range * (1.0 + 1e-6) + 1e-6;
-    int found = 0;
-    for (int first = 0; first < p.atoms; first += 32) {
-        int other = first + warp_lane(), from[3] = {0, 0, 0}, count[3] = {1, 1, 1}, images = other < p.atoms;
-        for (int k = 0; images > 0 && k < 3; k++) {
-            if (!p.periodic[k]) continue;
-            double apart = all.at[3 * other + k] - all.at[3 * atom + k], reach = search / p.heights[k];
-            from[k] = (int)ceil(-reach - apart);
-            count[k] = max((int)floor(reach - apart) - from[k] + 1, 0);
-            images *= count[k];
+    for (int other = threadIdx.x; other < p.atoms; other += LIST_THREADS) {
+        int from[3], to[3];
+#pragma unroll
+        for (int k = 0; k < 3; k++) {
+            double apart = all.at[3 * other + k] - all.at[3 * atom + k];
+            from[k] = p.periodic[k] ? (int)ceil(-all.reach[k] - apart) : 0;
+            to[k] = p.periodic[k] ? (int)floor(all.reach[k] - apart) : 0;
         }
-        for (int n = 0; __ballot_sync(FULL, n < images) != 0; n++) {
-            bool in = false;
-            Listed pair = 0;
-            if (n < images) {
-                int x = from[0] + n / count[2] / count[1], y = from[1] + n / count[2] % count[1], z = from[2] + n % count[2];
-                pair = listed(other, x, y, z);
-                bool itself = other == atom && x == 0 && y == 0 && z == 0;
-                in = !itself && in_range(p, all.images, atom, pair);
-            }
-            unsigned lanes = __ballot_sync(FULL, in);
-            if (in) take(found + __popc(lanes & ((1u << warp_lane()) - 1)), pair);
-            found += __popc(lanes);
-        }
+        for (int x = from[0]; x <= to[0]; x++)
+            for (int y = from[1]; y <= to[1]; y++)
+                for (int z = from[2]; z <= to[2]; z++) {
+                    bool itself = other == atom && x == 0 && y == 0 && z == 0;
+                    Listed pair = listed(other, x, y, z);
+                    if (!itself && in_range(p, all.images, atom, pair)) take(pair);
+                }
     }
-    return found;
 }
 
-// How many pairs each row has.
+// One block an atom: how many pairs its row has.
 extern "C" __global__ void few_count(Parameters p)
 {
+    __shared__ int found;
     if (!due_for_block(p)) return;
-    for (int atom = threadIdx.x; atom < p.atoms; atom += blockDim.x) check_position(p, atom);
+    int atom = blockIdx.x;
+    // By all blocks: another one that goes on only when this one has complained finds nothing to do.
+    for (int other = threadIdx.x; other < p.atoms; other += LIST_THREADS) check_position(p, other);
     Everyone all = wrap_all(p);
+    if (threadIdx.x == 0) found = 0;
     __syncthreads();
-    int atom = warp_index();
-    if (atom >= p.atoms) return;
-    int found = try_all(p, all, atom, [](int, Listed) {});
-    if (warp_lane() == 0) p.found[atom] = found;
-    if (warp_lane() < 3) p.images[3 * atom + warp_lane()] = all.images[3 * atom + warp_lane()];
+    int mine = 0;
+    try_all(p, all, atom, [&mine](Listed) { mine++; });
+    if (mine > 0) atomicAdd(&found, mine);
+    __syncthreads();
+    if (threadIdx.x == 0) p.found[atom] = found;
+    if (threadIdx.x < 3) p.images[3 * atom + threadIdx.x] = all.images[3 * atom + threadIdx.x];
 }
 
-// The rows, in order, and the positions that they are of; says so when the list has not enough room.
+// One block an atom: its row, in order, and its position, which the list is of; says so when the list has not enough room.
 extern "C" __global__ void few_fill(Parameters p)
 {
-    __shared__ Listed room[LIST_WARPS][2 * ROW_ROOM];
-    __shared__ long long sums[LIST_WARPS * 32][2];
+    __shared__ Listed room[LIST_ROOM];
+    __shared__ long long sums[LIST_THREADS][2];
+    __shared__ int found;
     if (!due_for_block(p)) return;
     Everyone all = wrap_all(p);
-    int first = blockIdx.x * LIST_WARPS, warp = threadIdx.x / 32, lane = warp_lane();
-    // Pairs of the atoms before this block's, and of all atoms.
+    int atom = blockIdx.x;
+    // Pairs of the atoms before this one, and of all.
     long long before = 0, total = 0;
-    for (int atom = threadIdx.x; atom < p.atoms; atom += blockDim.x) {
-        if (atom < first) before += p.found[atom];
-        total += p.found[atom];
+    for (int other = threadIdx.x; other < p.atoms; other += LIST_THREADS) {
+        if (other < atom) before += p.found[other];
+        total += p.found[other];
     }
     sums[threadIdx.x][0] = before;
     sums[threadIdx.x][1] = total;
+    if (threadIdx.x == 0) found = 0;
     __syncthreads();
-    for (int width = LIST_WARPS * 16; width > 0; width >>= 1) {
+    for (int width = LIST_THREADS / 2; width > 0; width >>= 1) {
         if (threadIdx.x < width)
             for (int k = 0; k < 2; k++) sums[threadIdx.x][k] += sums[threadIdx.x + width][k];
         __syncthreads();
@@ -90,19 +91,25 @@ extern "C" __global__ void few_fill(Parameters p)
     before = sums[0][0];
     total = sums[0][1];
     bool fits = total <= p.capacity;
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
-        p.rows[p.atoms] = (unsigned)total;
-        p.control->needed = total;
-        if (!fits) p.control->status = STATUS_CAPACITY;
+    if (threadIdx.x == 0) {
+        p.rows[atom] = (unsigned)before;
+        if (atom == 0) {
+            p.rows[p.atoms] = (unsigned)total;
+            p.control->needed = total;
+            if (!fits) p.control->status = STATUS_CAPACITY;
+        }
     }
-    int atom = first + warp;
-    if (!fits || atom >= p.atoms) return;
-    for (int k = first; k < atom; k++) before += p.found[k];
-    if (lane == 0) p.rows[atom] = (unsigned)before;
-    // In the order in which they are found, in the memory of the pairs inside the cutoff, which are made anew afterwards.
-    Listed* row = (Listed*)p.pairs + before;
-    int count = try_all(p, all, atom, [row](int place, Listed pair) { row[place] = pair; });
-    __syncwarp();
-    sort_row(row, p.entries + before, count, room[warp]);
-    if (lane < 3) p.reference[3 * atom + lane] = p.positions[3 * atom + lane];
+    if (!fits) return;
+    // As they are found, where there is room, or else in the memory of the pairs inside the cutoff, which are made anew afterwards.
+    int count = p.found[atom];
+    Listed* row = count <= LIST_ROOM ? room : (Listed*)p.pairs + before;
+    try_all(p, all, atom, [row](Listed pair) { row[atomicAdd(&found, 1)] = pair; });
+    __syncthreads();
+    for (int k = threadIdx.x; k < count; k += LIST_THREADS) {
+        Listed pair = row[k];
+        int rank = 0;
+        for (int other = 0; other < count; other++) rank += row[other] < pair;
+        p.entries[before + rank] = pair;
+    }
+    if (threadIdx.x < 3) p.reference[3 * atom + threadIdx.x] = p.positions[3 * atom + threadIdx.x];
 }

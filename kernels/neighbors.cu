@@ -2,9 +2,6 @@
 // the CPU makes, entry by entry: a function of positions, cell and range alone. All kernels do nothing unless a rebuild is due.
 #include "common.cuh"
 
-// Keys of a row that are sorted in shared memory; longer rows are sorted where they lie.
-#define ROW_ROOM 256
-
 __device__ inline bool due(const Parameters& p) { return p.control->rebuild != 0 && p.control->status == 0; }
 
 // The same, for all threads of a block that waits for itself later: another block may complain meanwhile.
@@ -47,49 +44,6 @@ __device__ inline bool in_range(const Parameters& p, const int* images, int atom
     Entry entry = entry_of(images, atom, listed);
     double3 r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
     return norm2(r.x, r.y, r.z) < p.range * p.range;
-}
-
-// The ranks of MINE keys of each lane among `count` keys; no two are equal.
-template <int MINE> __device__ inline void rank_keys(const Listed* keys, int first, int count, Listed* sorted)
-{
-    Listed own[MINE];
-    int rank[MINE];
-#pragma unroll
-    for (int k = 0; k < MINE; k++) {
-        own[k] = keys[min(first + 32 * k, count - 1)];
-        rank[k] = 0;
-    }
-    for (int other = 0; other < count; other++) {
-        Listed key = keys[other];
-#pragma unroll
-        for (int k = 0; k < MINE; k++) rank[k] += key < own[k];
-    }
-#pragma unroll
-    for (int k = 0; k < MINE; k++)
-        if (first + 32 * k < count) sorted[rank[k]] = own[k];
-}
-
-// Brings a row into order, from one place to another. `room` has 2 ROW_ROOM keys of shared memory for this warp.
-__device__ inline void sort_row(const Listed* from, Listed* to, int count, Listed* room)
-{
-    int lane = warp_lane();
-    bool fits = count <= ROW_ROOM;
-    Listed* sorted = fits ? room + ROW_ROOM : to;
-    if (fits) {
-        for (int k = lane; k < count; k += 32) room[k] = from[k];
-        from = room;
-    }
-    __syncwarp();
-    for (int first = lane; first < count + lane; first += 128) {
-        int left = count + lane - first;
-        if (left <= 32) rank_keys<1>(from, first, count, sorted);
-        else if (left <= 64) rank_keys<2>(from, first, count, sorted);
-        else if (left <= 96) rank_keys<3>(from, first, count, sorted);
-        else rank_keys<4>(from, first, count, sorted);
-    }
-    __syncwarp();
-    for (int k = lane; fits && k < count; k += 32) to[k] = sorted[k];
-    __syncwarp();
 }
 
 // One warp an atom: where each of its pairs stands in the neighbour's row. Each pair is looked for once, from the end that

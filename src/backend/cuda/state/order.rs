@@ -20,7 +20,7 @@ pub(super) const SPREAD: usize = 7 * SPREAD_BLOCKS as usize;
 pub(super) const PIECE: usize = 8192;
 /// Atoms that a block searches for, at most, and blocks that a multiprocessor runs at the same time.
 const SEARCH_ATOMS: u32 = 32;
-const SEARCHES: u32 = 9;
+const SEARCHES: u32 = 8;
 
 /// Bins of so many atoms: room for them is always there.
 pub(super) fn most_bins(atoms: usize) -> usize {
@@ -136,12 +136,12 @@ impl Kernels {
         };
         let many = if switches.few { None } else { Some(many()?) };
         let rebuild = if switches.few {
-            // All atoms' fractional coordinates and images, see kernels/few_list.cu.
-            let shared = atoms * (3 * size_of::<f64>() + 3 * size_of::<i32>()) as u32;
+            // What kernels/few_list.cu has of all atoms.
+            let shared = ((3 + 3 * atoms as usize) * size_of::<f64>() + 3 * atoms as usize * size_of::<i32>()) as u32;
             let direct = |kernel: Kernel| Kernel { shared, ..kernel };
             vec![
-                direct(kernel("few_count", warps, 128)?),
-                direct(kernel("few_fill", warps, 128)?),
+                direct(kernel("few_count", atoms, 256)?),
+                direct(kernel("few_fill", atoms, 256)?),
                 kernel("row_reverse", warps, 128)?,
             ]
         } else if switches.replicas {
