@@ -10,10 +10,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def small_network() -> PaiNN:
-    """A network with random weights, small enough for finite differences, in float64."""
+def small_network(request) -> PaiNN:
+    """A network with random weights, small enough for finite differences, in float64; Gaussians unless a test says."""
     torch.manual_seed(7)
-    return PaiNN(features=16, interactions=2, gaussians=8, cutoff=4.0, readout=8).double().requires_grad_(False)
+    basis = getattr(request, "param", {"gaussians": 8})
+    model = PaiNN(features=16, interactions=2, cutoff=4.0, readout=8, **basis)
+    return model.double().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")

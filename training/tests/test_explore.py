@@ -107,7 +107,7 @@ def students(config, tmp_path, request):
         model = PaiNN(n.features, n.interactions, n.gaussians, n.cutoff, n.readout)
         with torch.no_grad():
             model.output_modules[0].outnet[1].weight.mul_(scale)
-        checkpoint = {"offsets": {1: -13.0, 6: -50.0, 8: -105.0}, "shortest": {}, "energy_per_atom": (0, 0)}
+        checkpoint = {"offsets": {1: -13.0, 6: -50.0, 8: -105.0}, "shortest": {}, "energy_per_atom": (-1, 1)}
         paths.append(tmp_path / f"{seed}.safetensors")
         write_model(paths[-1], model, model_config(config, checkpoint, "a test"))
     return paths

@@ -7,14 +7,35 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from engine import assert_answers
+from engine import evaluate as ask_engine
 from safetensors import safe_open
 
-from verlet_train.export import parity_case, write_parity
+from verlet_train.checkpoint import build_network
+from verlet_train.config import read_config
+from verlet_train.export import model_config, parity_case, write_model, write_parity
 from verlet_train.neighbors import pair_list
-from verlet_train.painn import PaiNN, energy_and_forces
+from verlet_train.painn import BesselFunctions, PaiNN, energy_and_forces
 from verlet_train.structures import molecule, pack_box, random_rotation
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+BASES = pytest.mark.parametrize(
+    "small_network", [{"gaussians": 8}, {"bessel": 6}], ids=["gaussians", "bessel"], indirect=True
+)
+CONFIG = """
+name = "tiny"
+title = "a test"
+seed = 1
+data = "data"
+elements = [1, 6, 8]
+[network]
+features = 16
+interactions = 2
+{basis}
+cutoff = 4.0
+readout = 8
+norm_epsilon = 0.3
+"""
 
 
 def test_agrees_with_schnetpack():
@@ -49,6 +70,7 @@ def evaluate(model, atoms: Atoms):
     return float(energies.sum()), forces.numpy()
 
 
+@BASES
 def test_rotation_turns_the_forces_and_keeps_the_energy(small_network):
     atoms = molecule("ethanol", np.random.default_rng(1))
     turn = random_rotation(np.random.default_rng(2))
@@ -59,6 +81,7 @@ def test_rotation_turns_the_forces_and_keeps_the_energy(small_network):
     np.testing.assert_allclose(turned_forces, forces @ turn.T, atol=1e-11)
 
 
+@BASES
 @pytest.mark.parametrize("periodic", [False, True])
 def test_forces_are_the_gradient_of_the_energy(small_network, periodic):
     rng = np.random.default_rng(3)
@@ -75,15 +98,24 @@ def test_forces_are_the_gradient_of_the_energy(small_network, periodic):
         assert forces[atom, axis] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=1e-6)
 
 
+@BASES
 def test_an_atom_beyond_the_cutoff_is_not_felt(small_network):
     alone = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
     far = alone + Atoms("O", [[9.0, 0, 0]])
     np.testing.assert_allclose(evaluate(small_network, far)[1][:3], evaluate(small_network, alone)[1], atol=1e-14)
 
 
-def test_the_answers_of_an_exported_network_are_its_own(tmp_path):
+def test_bessel_functions_are_waves_that_end_at_the_cutoff():
+    values = BesselFunctions(3, 4.0)(torch.tensor([0.8, 2.0, 4.0])).numpy()
+    waves = np.sin(np.outer([0.8, 2.0, 4.0], [1, 2, 3]) * np.pi / 4) / np.array([[0.8], [2.0], [4.0]])
+    np.testing.assert_allclose(values, waves, atol=1e-6)
+
+
+@pytest.mark.parametrize("basis", ["gaussians = 8", "bessel = 6"])
+def test_the_answers_of_an_exported_network_are_its_own(tmp_path, basis):
+    (tmp_path / "tiny.toml").write_text(CONFIG.format(basis=basis))
     torch.manual_seed(8)
-    model = PaiNN(features=16, interactions=2, gaussians=8, cutoff=4.0, readout=8, epsilon=0.3)
+    model = build_network(read_config(tmp_path / "tiny.toml"))
     atoms = molecule("ethanol", np.random.default_rng(1))
     write_parity(tmp_path / "parity.json", "a network", model, {1: 0.0, 6: 0.0, 8: 0.0}, {"ethanol": atoms})
     (case,) = json.loads((tmp_path / "parity.json").read_text())["cases"]
@@ -91,3 +123,18 @@ def test_the_answers_of_an_exported_network_are_its_own(tmp_path):
     energy, forces = evaluate(model, atoms)
     assert sum(case["atomic_network_energies_ev"]) == pytest.approx(energy, abs=1e-6)
     np.testing.assert_allclose(case["forces_ev_per_angstrom"], forces, atol=1e-6)
+
+
+@pytest.mark.parametrize("basis", ["gaussians = 8", "bessel = 6"])
+def test_the_engine_gives_the_answers_of_an_exported_network(tmp_path, engine, basis):
+    (tmp_path / "tiny.toml").write_text(CONFIG.format(basis=basis))
+    config = read_config(tmp_path / "tiny.toml")
+    torch.manual_seed(8)
+    model = build_network(config)
+    offsets = {1: -13.0, 6: -50.0, 8: -105.0}
+    write_model(tmp_path / "a.safetensors", model, model_config(config, {"offsets": offsets, "shortest": {}}, "a test"))
+    atoms = molecule("ethanol", np.random.default_rng(1))
+    write_parity(tmp_path / "parity.json", "a.safetensors", model, offsets, {"ethanol": atoms})
+    (case,) = json.loads((tmp_path / "parity.json").read_text())["cases"]
+    (answer,) = ask_engine(engine, tmp_path / "a.safetensors", [atoms], tmp_path)
+    assert_answers(answer, case)

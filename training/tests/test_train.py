@@ -195,7 +195,7 @@ def test_a_model_file_of_another_network_or_other_elements_is_refused(tmp_path, 
     file = tmp_path / "a.safetensors"
     model, saved = load_student(labelled, tmp_path / "a.pt")
     write_model(file, model, model_config(labelled, saved, "a test"))
-    for changed in ("features = 8", "features = 16\nnorm_epsilon = 1e-2"):
+    for changed in ("features = 8", "features = 16\nnorm_epsilon = 1e-2", "features = 16\nbessel = 8"):
         (tmp_path / "tiny.toml").write_text(CONFIG.replace("features = 16", changed))
         with pytest.raises(InputError, match="not that of .network."):
             train(read_config(tmp_path / "tiny.toml"), tmp_path / "b.pt", Session(start=file))

@@ -47,7 +47,7 @@ class Progress:
 
 def build_network(config: Config) -> PaiNN:
     n = config.network
-    return PaiNN(n.features, n.interactions, n.gaussians, n.cutoff, n.readout, n.norm_epsilon)
+    return PaiNN(n.features, n.interactions, n.gaussians, n.cutoff, n.readout, n.norm_epsilon, n.bessel)
 
 
 def digest(frames: Frames) -> str:
@@ -105,11 +105,11 @@ def load_network(config: Config, path: Path, device="cpu") -> tuple[PaiNN, dict[
     else:
         model, description = read_model_file(path)
         n = config.network
-        wanted = (n.features, n.interactions, n.gaussians, n.cutoff, n.readout, n.norm_epsilon)
+        wanted = (n.features, n.interactions, n.radial_basis(), n.cutoff, n.readout, n.norm_epsilon)
         basis, readout = description["radial_basis"], description["readout_layers"]
         keys = ("features", "interactions", "cutoff", "norm_epsilon")
         features, interactions, cutoff, epsilon = (description[key] for key in keys)
-        if wanted != (features, interactions, basis["count"], cutoff, readout[1], epsilon):
+        if wanted != (features, interactions, basis, cutoff, readout[1], epsilon):
             raise InputError(f"{path}: its network is not that of [network]: train anew, or restore the sizes")
         offsets = {atomic_numbers[symbol]: e for symbol, e in description["energy_offset"]["per_element"].items()}
         model = model.to(device)

@@ -173,11 +173,18 @@ class Network:
     features: int = 128
     interactions: int = 3
     gaussians: int = 20
+    bessel: int = 0  # so many Bessel functions in the Gaussians' place; 0: Gaussians
     cutoff: float = 5.0  # Å
     readout: int = 64
     # ε of √(|V μ|² + ε) in the update blocks. At 1e-8 the norm turns within a time step where a vector passes near
     # zero, and the energy of a run walks; at 1e-2 it walks several times less.
     norm_epsilon: float = 1e-8
+
+    def radial_basis(self) -> dict:
+        """The radial functions as a model file describes them."""
+        if self.bessel:
+            return {"kind": "bessel", "count": self.bessel}
+        return {"kind": "gaussian", "count": self.gaussians, "start": 0.0, "end": self.cutoff}
 
 
 @dataclass(frozen=True)

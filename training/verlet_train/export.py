@@ -38,7 +38,7 @@ def model_config(config: Config, checkpoint: dict, provenance: str) -> dict:
         "interactions": n.interactions,
         "cutoff": n.cutoff,
         "cutoff_function": "cosine",
-        "radial_basis": {"kind": "gaussian", "count": n.gaussians, "start": 0.0, "end": n.cutoff},
+        "radial_basis": n.radial_basis(),
         "activation": "silu",
         "shared_filters": False,
         "shared_interactions": False,
@@ -137,7 +137,7 @@ def _sizes(model: PaiNN) -> dict:
     return {
         "features": r.features,
         "interactions": len(r.interactions),
-        "gaussians": len(r.radial_basis.offsets),
+        **r.radial_basis.size(),
         "cutoff": r.cutoff,
         "readout": model.output_modules[0].outnet[0].out_features,
         "epsilon": r.mixing[0].epsilon,

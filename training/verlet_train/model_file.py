@@ -32,10 +32,10 @@ def read_model_file(path: Path) -> tuple[PaiNN, dict]:
         model = PaiNN(
             description["features"],
             description["interactions"],
-            basis["count"],
-            description["cutoff"],
-            layers[1],
-            description["norm_epsilon"],
+            cutoff=description["cutoff"],
+            readout=layers[1],
+            epsilon=description["norm_epsilon"],
+            **{{"gaussian": "gaussians", "bessel": "bessel"}[basis["kind"]]: basis["count"]},
         )
         model.load_state_dict(tensors)
     except (SafetensorError, KeyError, IndexError, RuntimeError) as error:

@@ -24,7 +24,7 @@ def apply_two(layers: nn.ModuleList, x):
     return layers[1](silu(layers[0](x)))
 
 
-class RadialBasis(nn.Module):
+class Gaussians(nn.Module):
     """Gaussians on 0 … cutoff; offsets and widths are stored with the weights, because their float32 values count."""
 
     def __init__(self, count: int, cutoff: float):
@@ -36,6 +36,26 @@ class RadialBasis(nn.Module):
     def forward(self, distance):
         """distance [P] → [P, K]"""
         return torch.exp(-0.5 * ((distance[:, None] - self.offsets) / self.widths) ** 2)
+
+    def size(self) -> dict[str, int]:
+        """The argument of `PaiNN` that makes such functions."""
+        return {"gaussians": len(self.offsets)}
+
+
+class BesselFunctions(nn.Module):
+    """sin(kπ d / cutoff) / d, k from 1 to `count`: Gasteiger, Groß and Günnemann, ICLR 2020, without their prefactor."""
+
+    def __init__(self, count: int, cutoff: float):
+        super().__init__()
+        self.register_buffer("freqs", torch.arange(1, count + 1) * (torch.pi / cutoff))
+
+    def forward(self, distance):
+        """distance [P], none of them zero → [P, K]"""
+        return torch.sin(distance[:, None] * self.freqs) / distance[:, None]
+
+    def size(self) -> dict[str, int]:
+        """The argument of `PaiNN` that makes such functions."""
+        return {"bessel": len(self.freqs)}
 
 
 class Message(nn.Module):
@@ -80,13 +100,15 @@ class Mixing(nn.Module):
 
 
 class Representation(nn.Module):
-    def __init__(self, features: int, interactions: int, gaussians: int, cutoff: float, epsilon: float):
+    def __init__(
+        self, features: int, interactions: int, gaussians: int, cutoff: float, epsilon: float, bessel: int = 0
+    ):
         super().__init__()
         self.cutoff = cutoff
         self.features = features
         self.embedding = nn.Embedding(100, features, padding_idx=0)
-        self.radial_basis = RadialBasis(gaussians, cutoff)
-        self.filter_net = nn.Linear(gaussians, interactions * 3 * features)
+        self.radial_basis = BesselFunctions(bessel, cutoff) if bessel else Gaussians(gaussians, cutoff)
+        self.filter_net = nn.Linear(bessel or gaussians, interactions * 3 * features)
         nn.init.xavier_uniform_(self.filter_net.weight)
         nn.init.zeros_(self.filter_net.bias)
         self.interactions = nn.ModuleList(Message(features) for _ in range(interactions))
@@ -115,11 +137,14 @@ class Readout(nn.Module):
 
 
 class PaiNN(nn.Module):
-    """Energy of each atom, in the unit it was trained in and without the energy offset."""
+    """Energy of each atom, in the unit it was trained in and without the energy offset.
 
-    def __init__(self, features=128, interactions=3, gaussians=20, cutoff=5.0, readout=64, epsilon=1e-8):
+    With `bessel` so many Bessel functions take the Gaussians' place.
+    """
+
+    def __init__(self, features=128, interactions=3, gaussians=20, cutoff=5.0, readout=64, epsilon=1e-8, bessel=0):
         super().__init__()
-        self.representation = Representation(features, interactions, gaussians, cutoff, epsilon)
+        self.representation = Representation(features, interactions, gaussians, cutoff, epsilon, bessel)
         self.output_modules = nn.ModuleList([Readout(features, readout)])
 
     @property
