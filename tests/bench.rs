@@ -142,6 +142,9 @@ fn the_gpu_is_timed_as_well() {
     assert!(output.status.success(), "{}", stderr(&output));
     let found = json(&bench.path("out.json"));
     check(&found["systems"][0], 12.0, 2);
+    // As much as what atoms send each other, at the least.
+    let bytes = number(&found["systems"][0], "memory_bytes");
+    assert!((12.0 * 384.0 * 4.0..1e9).contains(&bytes), "{bytes}");
     assert!(found["machine"]["gpu"]["name"].is_string() && found["machine"]["gpu"]["driver_cuda"].is_string());
 }
 

@@ -65,10 +65,10 @@ Result cuDriverGetVersion(int* version)
 }
 Result cuDeviceGetCount(int* count) { *count = 1; return 0; }
 Result cuDeviceGet(int* device, int) { *device = 0; return 0; }
-// Capability 0.0: what is compiled for it is kept apart from every real device's.
+// Capability 99.0: it can do everything, and what is compiled for it is kept apart from every real device's.
 Result cuDeviceGetAttribute(int* value, int attribute, int)
 {
-    *value = attribute == 16 ? 132 : attribute == 97 ? 232 * 1024 : attribute == 120 ? 1 : 0;
+    *value = attribute == 16 ? 132 : attribute == 75 ? 99 : attribute == 97 ? 232 * 1024 : attribute == 120 ? 1 : 0;
     return 0;
 }
 Result cuDeviceGetName(char* name, int length, int) { snprintf(name, length, "emulator"); return 0; }
@@ -80,7 +80,13 @@ Result cuStreamCreate(void** stream, unsigned) { *stream = (void*)1; return 0; }
 Result cuStreamDestroy_v2(void*) { return 0; }
 Result cuStreamSynchronize(void*) { return 0; }
 Result cuGetErrorString(int, const char** text) { *text = "an error of the emulator"; return 0; }
-Result cuMemGetInfo_v2(size_t* free, size_t* total) { *free = *total = 1ull << 30; return 0; }
+Result cuMemGetInfo_v2(size_t* free, size_t* total)
+{
+    std::lock_guard<std::mutex> guard(lock);
+    *free = *total = 1ull << 30;
+    for (auto& taken : memory) *free -= taken.second.second;
+    return 0;
+}
 
 Result cuMemAlloc_v2(unsigned long long* pointer, size_t bytes)
 {

@@ -217,11 +217,12 @@ impl Bench<'_> {
         let timed = (|| {
             let plan = Plan { repetitions: usize::try_from(self.arguments.repetitions).unwrap_or(usize::MAX) };
             let tell = &mut |told: Repetition| progress.tell(told.done, told.of);
-            let measured = match replicas {
+            // Memory is looked at while the system is there.
+            match replicas {
                 None => {
                     let mut prepared = setup::prepare_system(&self.config, self.model.clone(), system)?;
                     row.skin = Some(prepared.skin);
-                    measure(prepared.backend.as_mut(), plan, self.stop, tell)?
+                    Ok((measure(prepared.backend.as_mut(), plan, self.stop, tell)?, memory.taken()))
                 }
                 Some(replicas) => {
                     let mut config = self.config.clone();
@@ -229,10 +230,9 @@ impl Bench<'_> {
                     let systems = vec![system; replicas];
                     let mut prepared = replicas::prepare_systems(&config, self.model.clone(), systems)?;
                     row.skin = Some(prepared.skin);
-                    measure(prepared.batch.as_mut(), plan, self.stop, tell)?
+                    Ok::<_, Error>((measure(prepared.batch.as_mut(), plan, self.stop, tell)?, memory.taken()))
                 }
-            };
-            Ok::<_, Error>((measured, memory.taken()))
+            }
         })();
         progress.end();
         row.outcome = match timed {
