@@ -286,6 +286,24 @@ fn graphs_and_plain_launches_give_the_same_bits() {
     }
 }
 
+/// Its strain derivative too, which needs the pairs of the last step.
+#[test]
+fn an_evaluation_after_steps_is_that_of_the_positions() {
+    for device in devices() {
+        let mut backend = start(&device, None, true, None);
+        advance(&mut backend, 7);
+        let (ours, state) = (backend.evaluation().unwrap(), backend.state().unwrap());
+        let model = ModelFile::random("painn", SMALL, 3).load().unwrap();
+        let mut system = random_system(11, cell([6.0, 7.0, 8.0], [90.0, 75.0, 100.0], [true; 3]), 9);
+        let before = evaluate(&mut CudaPotential::new(&device, &model, &system.atomic_numbers, 0.1).unwrap(), &system);
+        system.positions = state.positions;
+        let alone = evaluate(&mut CudaPotential::new(&device, &model, &system.atomic_numbers, 0.1).unwrap(), &system);
+        assert_eq!((&ours.forces, ours.energy), (&alone.forces, alone.energy), "clusters {}", device.clusters);
+        let strain = |other: &Evaluation| (ours.strain_derivative - other.strain_derivative).amax();
+        assert!(strain(&alone) < 1e-9 && strain(&before) > 1e-3, "{} {}", strain(&alone), strain(&before));
+    }
+}
+
 /// More atoms and more pairs of an atom than the kernel that ends a step for few has threads in a block: it goes round.
 #[test]
 fn a_step_of_crowded_atoms_ends_with_the_forces_of_an_evaluation() {

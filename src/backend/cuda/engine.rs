@@ -120,6 +120,8 @@ impl CudaBackend {
     /// # Errors
     /// [`Error::Run`] when the driver fails.
     pub fn evaluation(&mut self) -> Result<Evaluation> {
+        // Steps of few atoms leave their pairs where only their kernel finds them: an evaluation brings them back.
+        self.settle()?;
         let mut out = Evaluation::default();
         collect(&mut self.state, &self.offsets, &self.control, &mut out)?;
         Ok(out)
