@@ -2,7 +2,7 @@
 // shared memory, and leaves when all dense layers up to the next exchange are done. Only what messages need is kept in device
 // memory; V, Y and the hidden layers of a block are made anew on the way back.
 //
-// One block a multiprocessor, which walks over tiles. No row of a product sees another one, and each has its inputs summed in
+// One or two blocks a multiprocessor, which walk over tiles. No row of a product sees another one, and each has its inputs summed in
 // order, so neither tiles nor grid change a bit. Formulas as in ARCHITECTURE.md.
 #include "tile.cuh"
 
