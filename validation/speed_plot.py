@@ -37,7 +37,8 @@ def main() -> int:
     for peer in sorted({name for size in sizes for name in size["peers"]}):
         found = [(size["atoms"], size["peers"][peer]["median"] / size["engine"]["median"]) for size in sizes
                  if "median" in size["peers"].get(peer, {})]
-        peers.loglog(*zip(*found, strict=True), "o-", label=peer, markersize=3)
+        if found:
+            peers.loglog(*zip(*found, strict=True), "o-", label=peer, markersize=3)
     peers.set(xlabel="atoms", ylabel="times the engine's step", title="Other programs")
     if sizes:
         peers.legend()
