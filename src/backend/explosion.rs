@@ -3,6 +3,7 @@
 use super::State;
 use crate::elements;
 use crate::error::{Error, Result, short};
+use nalgebra::Vector3;
 
 /// Å that no atom moves in one step of a simulation that is worth anything: hydrogen at 300 K moves 0.01 Å in 0.5 fs.
 pub(super) const LARGEST_MOVE: f64 = 1.0;
@@ -10,6 +11,12 @@ pub(super) const LARGEST_MOVE: f64 = 1.0;
 /// An atom for a message, counted from 1.
 pub(super) fn name(atom: usize, atomic_numbers: &[u8]) -> String {
     format!("{} ({})", atom + 1, elements::symbol(atomic_numbers[atom]))
+}
+
+/// The first atom whose force is no finite number, for a message; the very first where all are.
+pub(super) fn lost(forces: &[Vector3<f64>], atomic_numbers: &[u8]) -> String {
+    let atom = forces.iter().position(|f| !f.iter().all(|x| x.is_finite())).unwrap_or(0);
+    name(atom, atomic_numbers)
 }
 
 /// The simulation ends in the step that led to `step`.

@@ -93,8 +93,8 @@ impl<P: Potential> CpuBackend<P> {
             return Ok(());
         }
         let energy = self.evaluation.energy;
-        let atom = self.evaluation.forces.iter().position(|f| !f.iter().all(|x| x.is_finite())).unwrap_or(0);
-        Err(explosion::no_energy(self.step, energy, &self.name(atom)))
+        let name = explosion::lost(&self.evaluation.forces, &self.system.atomic_numbers);
+        Err(explosion::no_energy(self.step, energy, &name))
     }
 
     fn take_step(&mut self) -> Result<()> {

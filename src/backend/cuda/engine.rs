@@ -167,9 +167,8 @@ impl CudaBackend {
             return Ok(());
         }
         let forces = self.state.forces()?;
-        let atom = forces.iter().position(|f| !f.iter().all(|x| x.is_finite())).unwrap_or(0);
-        let energy = self.scale.potential(network);
-        Err(explosion::no_energy(self.step(), energy, &explosion::name(atom, &self.atomic_numbers)))
+        let name = explosion::lost(&forces, &self.atomic_numbers);
+        Err(explosion::no_energy(self.step(), self.scale.potential(network), &name))
     }
 
     /// Some atom is too fast: says which, and how bad it is.

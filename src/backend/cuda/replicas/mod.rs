@@ -183,7 +183,8 @@ impl CudaBatch {
                 true => Ok(()),
                 false => {
                     let energy = member.scale.potential(control.network);
-                    Err(explosion::no_energy(control.step as u64, energy, &explosion::name(0, &member.atomic_numbers)))
+                    let name = explosion::lost(&self.state.forces()?[member.atoms.clone()], &member.atomic_numbers);
+                    Err(explosion::no_energy(control.step as u64, energy, &name))
                 }
             });
             checked.map_err(|error| Error::Run(format!("replica {}: {error}", s + 1)))?;
@@ -286,8 +287,9 @@ impl CudaBatch {
             for sample in &taken[..self.controls[1 + s].samples as usize] {
                 let member = &mut self.members[s];
                 if !sample.network.is_finite() && !member.halted {
-                    let (step, name) = (sample.step as u64, explosion::name(0, &member.atomic_numbers));
-                    let error = explosion::no_energy(step, member.scale.potential(sample.network), &name);
+                    let (step, energy) = (sample.step as u64, member.scale.potential(sample.network));
+                    let name = explosion::lost(&self.state.forces()?[member.atoms.clone()], &member.atomic_numbers);
+                    let error = explosion::no_energy(step, energy, &name);
                     self.fail(s, step, error);
                 }
                 let member = &mut self.members[s];
