@@ -156,14 +156,17 @@ pub fn resume(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Prepared> {
 
 /// The model that a run began with, or an error that says that it is another one.
 pub(crate) fn same_model(config: &RunConfig, run: &Provenance) -> Result<Model> {
-    let model = Model::load(&config.model)
-        .map_err(|error| Error::Model(format!("{error}; the run cannot go on without the model it began with")))?;
+    let remedy = "put it back, or say where it lies with --model";
+    let model = Model::load(&config.model).map_err(|error| {
+        Error::Model(format!("{error}; the run cannot go on without the model it began with: {remedy}"))
+    })?;
     if model.hash != run.model_hash {
         return Err(Error::Model(format!(
-            "the model file {} is another one than the run began with (SHA-256 {}, then {}); put the old one back",
+            "the model file {} is another one than the run began with (SHA-256 {}, then {}); {}",
             config.model.display(),
             model.hash,
-            run.model_hash
+            run.model_hash,
+            remedy.replacen("it", "the old one", 1)
         )));
     }
     Ok(model)

@@ -396,6 +396,24 @@ fn what_cannot_be_resumed_is_refused_in_one_sentence() {
     assert!(message.contains("cannot be resumed: out/trajectory.h5md is missing, or empty"), "{message}");
 }
 
+/// With its model in another place, as on another machine, a run goes on all the same, and remembers the place.
+#[test]
+fn a_run_goes_on_where_its_folder_and_model_have_moved() {
+    let bench = bench();
+    bench.succeed(&["run", "input.toml", "--output", "whole"]);
+    bench.succeed(&["run", "input.toml", "--output", "cut", "--steps", "5"]);
+    std::fs::create_dir(bench.path("else where")).unwrap();
+    std::fs::rename(bench.path("cut"), bench.path("else where/cut")).unwrap();
+    std::fs::rename(bench.path("model.safetensors"), bench.path("else where/it's.safetensors")).unwrap();
+    let folder = "else where/cut";
+    let message = bench.fail(&["resume", folder, "--steps", "16"], 2);
+    assert!(message.ends_with("put it back, or say where it lies with --model\n"), "{message}");
+    let moved = ["--model", "else where/it's.safetensors", "--threads", "2"];
+    bench.succeed(&[&["resume", folder, "--steps", "9"], &moved[..]].concat());
+    bench.succeed(&["resume", folder, "--steps", "16"]);
+    assert_eq!(left(&bench.path(folder)), left(&bench.path("whole")));
+}
+
 /// The checkpoint before the explosion stays, and the message says where it is.
 #[test]
 fn an_explosion_names_the_last_good_checkpoint() {

@@ -23,11 +23,34 @@ pub(super) struct Arguments {
     /// Where to compute, instead of the run's choice; only the same device repeats every bit
     #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu", "cuda"])]
     backend: Option<String>,
+    /// Where the model file lies now, if not where the run began with it; it must be the same file
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Threads of the CPU backend, instead of the run's choice; results do not depend on them
+    #[arg(long, value_name = "N", value_parser = super::number_from_one)]
+    threads: Option<u64>,
+}
+
+impl Arguments {
+    /// Changes to the run's input, `section.key=value` each.
+    fn overrides(&self) -> Result<Vec<String>> {
+        let mut overrides = Vec::new();
+        overrides.extend(self.backend.iter().map(|device| format!("backend.device={device}")));
+        overrides.extend(self.threads.iter().map(|threads| format!("backend.threads={threads}")));
+        if let Some(file) = &self.model {
+            // A relative path in an input starts at that input; this one was given here.
+            let file = std::path::absolute(file).map_err(|error| {
+                Error::Input(format!("--model {}: its place cannot be found out: {error}", file.display()))
+            })?;
+            overrides.push(format!("model.file={}", toml::Value::String(file.display().to_string())));
+        }
+        Ok(overrides)
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let folder = RunFolder::open(&arguments.folder)?;
-    let overrides: Vec<_> = arguments.backend.iter().map(|device| format!("backend.device={device}")).collect();
+    let overrides = arguments.overrides()?;
     if folder.checkpoints().are_of_a_set() {
         return replicas::resume(&folder, arguments.steps, &overrides);
     }
