@@ -74,19 +74,38 @@ __device__ __noinline__ Repelled zbl(double d, double strength, double length, d
     return {energy * on, derivative * on - energy * fall};
 }
 
-// The repulsion between an atom and the neighbour in an entry of its row: its vector r, Å, the derivative of the energy by
-// r, eV/Å, and the energy, eV. False where there is none.
-__device__ inline bool repel(const Parameters& p, int atom, int e, double3& r, double3& gradient, double& energy)
+__device__ inline const ElementPair& elements_of(const Parameters& p, int atom, int neighbor)
+{
+    return p.element_pairs[p.species[atom] * p.elements + p.species[neighbor]];
+}
+
+// How far towards the end of the switch, 0 to 1.
+__device__ inline double switched(const ElementPair& both, double d) { return fmin((both.outer - d) / (both.outer - both.inner), 1.0); }
+
+// The distance that the network sees of two atoms, Å: it was never asked about those below `outer`, see src/backend/zbl.rs.
+__device__ inline double seen_distance(const ElementPair& both, double d)
+{
+    if (!(d < both.outer)) return d;
+    double u = switched(both, d);
+    return both.outer - (both.outer - both.inner) * u * (1.0 - u * u * (1.0 - 0.5 * u));
+}
+
+// The repulsion between an atom and the neighbour in an entry of its row: the derivative of the energy by their vector r, eV/Å,
+// and the energy, eV; and of that pair r, its length d, Å, and the derivative by d of the distance that the network sees.
+struct Repulsion {
+    double3 r, gradient;
+    double energy, d, slope;
+};
+
+__device__ inline Repulsion repel(const Parameters& p, int atom, int e)
 {
     Entry entry = entry_of(p.images, atom, p.entries[e]);
-    ElementPair both = p.element_pairs[p.species[atom] * p.elements + p.species[entry.neighbor]];
-    r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
+    const ElementPair& both = elements_of(p, atom, entry.neighbor);
+    double3 r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
     double d = sqrt(norm2(r.x, r.y, r.z));
-    if (!(d < both.outer)) return false;
+    if (!(d < both.outer)) return {r, make_double3(0.0, 0.0, 0.0), 0.0, d, 1.0};
     Repelled repelled = zbl(d, both.strength, both.length, both.inner, both.outer);
-    double along = repelled.slope / d;
-    gradient = make_double3(along * r.x, along * r.y, along * r.z);
-    energy = repelled.energy;
-    return true;
+    double along = repelled.slope / d, u = switched(both, d);
+    return {r, make_double3(along * r.x, along * r.y, along * r.z), repelled.energy, d, 1.0 - u * u * (3.0 - 2.0 * u)};
 }
 #endif

@@ -14,22 +14,26 @@ __device__ inline bool pair_of(const Parameters& p, const Control* now, Control*
     if (!(d > 0.0)) fail(alarm, STATUS_OVERLAP, atom);
     pair.neighbor = row_of(p, entry.neighbor);
     pair.entry = (int)e;
+    double seen = d;
+#if REPULSION
+    if (d < p.repelled) seen = seen_distance(elements_of(p, atom, entry.neighbor), d);
+#endif
 #if RADIAL
     // f_c = ½ (cos(π d / r_c) + 1) = cos²(½ π d / r_c).
     const float half_pi = 1.57079633f;
     float sine, cosine;
-    sincospif((float)(0.5 * d / p.cutoff), &sine, &cosine);
+    sincospif((float)(0.5 * seen / p.cutoff), &sine, &cosine);
     pair.inside = cosine * cosine;
     pair.slope = -2.0f * half_pi / (float)p.cutoff * sine * cosine;
 #else
-    double place = d / p.spacing;
+    double place = seen / p.spacing;
     pair.interval = max(min((int)place, p.intervals - 1), 0);
     pair.fraction = (float)(place - pair.interval);
 #endif
     pair.ux = (float)(r.x / (d + p.epsilon));
     pair.uy = (float)(r.y / (d + p.epsilon));
     pair.uz = (float)(r.z / (d + p.epsilon));
-    pair.distance = (float)d;
+    pair.distance = (float)seen;
 #if WATCH
     if (d < p.watched) note_contact(p, now, close, atom, entry.neighbor, d);
 #endif
@@ -71,7 +75,8 @@ extern "C" __global__ void find_pairs(Parameters p)
 // dE/dr of the directed pair (neighbour <- centre), its r pointing from neighbour to centre, from the gradients kept at
 // list index `entry`; `sign` is -1 for a row's own entry and 1 for the same pair seen from the other end.
 //   g_r = dE/dd r/d + (dE/dû - (dE/dû·û) r/d) / (d + ε)
-__device__ inline double3 pair_gradient(const Parameters& p, const Pair& pair, long long entry, double sign)
+// `d`: that of the pair; the network sees another one where `slope`, the derivative of that by d, is not 1.
+__device__ inline double3 pair_gradient(const Parameters& p, const Pair& pair, long long entry, double sign, double d, double slope)
 {
     double gd = 0, gx = 0, gy = 0, gz = 0;
     for (int s = 0; s < PARTS; s++) {
@@ -81,9 +86,9 @@ __device__ inline double3 pair_gradient(const Parameters& p, const Pair& pair, l
         gy += (double)g.z;
         gz += (double)g.w;
     }
-    double d = pair.distance, wide = d + p.epsilon;
+    double wide = d + p.epsilon;
     double ux = sign * pair.ux, uy = sign * pair.uy, uz = sign * pair.uz;
-    double along = gd - (gx * ux + gy * uy + gz * uz) / wide, stretch = wide / d;
+    double along = gd * slope - (gx * ux + gy * uy + gz * uz) / wide, stretch = wide / d;
     return make_double3((ux * stretch * along + gx / wide) * p.energy_unit,
                         (uy * stretch * along + gy / wide) * p.energy_unit,
                         (uz * stretch * along + gz / wide) * p.energy_unit);
@@ -106,16 +111,21 @@ __device__ inline Push add(const Push& a, const Push& b) { return {a.x + b.x, a.
 __device__ inline Push push_of(const Parameters& p, int atom, const Pair& pair)
 {
     unsigned reverse = p.reverse[pair.entry];
-    double3 own = pair_gradient(p, pair, pair.entry, -1.0);
-    double3 other = pair_gradient(p, pair, reverse, 1.0);
-    Push push = {other.x - own.x, other.y - own.y, other.z - own.z, 0.0};
+    double d = pair.distance, slope = 1.0;
+    Push push = {0.0, 0.0, 0.0, 0.0};
 #if REPULSION
-    double3 r, gradient;
-    double both;
-    if (pair.distance < p.repelled && repel(p, atom, pair.entry, r, gradient, both))
-        push = add(push, {gradient.x, gradient.y, gradient.z, 0.5 * both});
+    if (pair.distance < p.repelled) {
+        Repulsion both = repel(p, atom, pair.entry);
+        push = {both.gradient.x, both.gradient.y, both.gradient.z, 0.5 * both.energy};
+        if (both.slope < 1.0) {
+            d = both.d;
+            slope = both.slope;
+        }
+    }
 #endif
-    return push;
+    double3 own = pair_gradient(p, pair, pair.entry, -1.0, d, slope);
+    double3 other = pair_gradient(p, pair, reverse, 1.0, d, slope);
+    return add({other.x - own.x, other.y - own.y, other.z - own.z, 0.0}, push);
 }
 
 // Adds up those of a warp's lanes and leaves the sum as the atom's; returns the force.
@@ -164,27 +174,31 @@ extern "C" __global__ void collect_strain(Parameters p)
     double strain[9] = {0, 0, 0, 0, 0, 0, 0, 0, 0};
     for (int k = lane; k < count; k += 32) {
         Pair pair = p.pairs[begin + k];
-        double3 g = pair_gradient(p, pair, pair.entry, -1.0);
-        double wide = (double)pair.distance + p.epsilon;
+        double d = pair.distance, slope = 1.0;
+#if REPULSION
+        if (pair.distance < p.repelled) {
+            Repulsion both = repel(p, atom, pair.entry);
+            // Half of a pair's: it stands in both rows.
+            double half[3] = {0.5 * both.r.x, 0.5 * both.r.y, 0.5 * both.r.z};
+            for (int a = 0; a < 3; a++) {
+                strain[3 * a] += half[a] * both.gradient.x;
+                strain[3 * a + 1] += half[a] * both.gradient.y;
+                strain[3 * a + 2] += half[a] * both.gradient.z;
+            }
+            if (both.slope < 1.0) {
+                d = both.d;
+                slope = both.slope;
+            }
+        }
+#endif
+        double3 g = pair_gradient(p, pair, pair.entry, -1.0, d, slope);
+        double wide = d + p.epsilon;
         double r[3] = {-wide * pair.ux, -wide * pair.uy, -wide * pair.uz};
         for (int a = 0; a < 3; a++) {
             strain[3 * a] += r[a] * g.x;
             strain[3 * a + 1] += r[a] * g.y;
             strain[3 * a + 2] += r[a] * g.z;
         }
-#if REPULSION
-        double3 vector, gradient;
-        double energy;
-        if (pair.distance < p.repelled && repel(p, atom, pair.entry, vector, gradient, energy)) {
-            // Half of a pair's: it stands in both rows.
-            double half[3] = {0.5 * vector.x, 0.5 * vector.y, 0.5 * vector.z};
-            for (int a = 0; a < 3; a++) {
-                strain[3 * a] += half[a] * gradient.x;
-                strain[3 * a + 1] += half[a] * gradient.y;
-                strain[3 * a + 2] += half[a] * gradient.z;
-            }
-        }
-#endif
     }
     for (int k = 0; k < 9; k++) {
         double sum = warp_sum(strain[k]);

@@ -33,22 +33,17 @@ fn repulsion(a: u8, b: u8, d: f64) -> f64 {
     1_973.269_804_59 / 137.035_999_084 * z[0] * z[1] / d * phi * switch
 }
 
-/// The repulsion of a whole system by brute force over all images: its energy by atoms, and its sum.
-fn repulsion_by_atoms(system: &System) -> Vec<f64> {
-    let reach = system.cell.periodic().map(|periodic| if periodic { 2i32 } else { 0 });
-    let range = |k: usize| -reach[k]..=reach[k];
-    let mut energies = vec![0.0; system.len()];
-    for i in 0..system.len() {
-        for j in 0..system.len() {
-            for shift in range(0).flat_map(|a| range(1).flat_map(move |b| range(2).map(move |c| [a, b, c]))) {
-                let d = (system.positions[j] - system.positions[i] + system.cell.translation(shift)).norm();
-                if d > 0.0 {
-                    energies[i] += 0.5 * repulsion(system.atomic_numbers[i], system.atomic_numbers[j], d);
-                }
-            }
-        }
-    }
-    energies
+/// The distance that the network sees: from the end of the switch down it changes by ∫ (1 − t)² (1 + 2 t) dt, of which
+/// Simpson's rule is exact, and below the switch no more.
+fn seen(a: u8, b: u8, d: f64) -> f64 {
+    let (outer, width) = (outer(a, b), (1.0 - ONSET) * outer(a, b));
+    let u = ((outer - d) / width).clamp(0.0, 1.0);
+    let slope = |t: f64| (1.0 - t) * (1.0 - t) * (1.0 + 2.0 * t);
+    d.max(outer) - width * u / 6.0 * (slope(0.0) + 4.0 * slope(0.5 * u) + slope(u))
+}
+
+fn two(a: u8, b: u8, d: f64) -> System {
+    System::new(vec![a, b], vec![Vector3::zeros(), Vector3::new(0.6 * d, 0.0, 0.8 * d)], Cell::open()).unwrap()
 }
 
 /// The model with the repulsion, and the same network without.
@@ -71,51 +66,78 @@ fn systems() -> Vec<System> {
     ]
 }
 
-/// The same network with and without it differs by nothing but the repulsion, in every precision: half of a pair's energy
-/// belongs to each of its atoms.
+/// Of two atoms the energy is that of the network without repulsion at the distance that it sees, and the repulsion, half of
+/// which belongs to each of them; in every precision.
 #[test]
-fn the_repulsion_comes_on_top_of_the_network() {
+fn two_atoms_have_the_repulsion_and_what_the_network_sees() {
     let [repulsive, plain] = models();
-    for (n, system) in systems().iter().enumerate() {
-        let expected = repulsion_by_atoms(system);
-        let total: f64 = expected.iter().sum();
-        assert!(total > 1.0, "the test must see a repulsion: {total}");
-        let pairs = potentials(&repulsive, system).into_iter().zip(potentials(&plain, system));
-        for ((name, mut with, digits), (_, mut without, _)) in pairs {
-            let (with, without) = (evaluate(&mut *with, system), evaluate(&mut *without, system));
-            let scale = 1.0 + without.atom_energies.iter().fold(total, |sum, e| sum + e.abs());
-            let difference = with.energy - without.energy;
-            assert!((difference - total).abs() < digits * scale, "{name}, system {n}: {difference} {total}");
-            for ((a, b), expected) in with.atom_energies.iter().zip(&without.atom_energies).zip(&expected) {
-                assert!((a - b - expected).abs() < digits * scale, "{name}, system {n}: {} {expected}", a - b);
+    for (a, b) in [(1, 1), (1, 6), (1, 8), (6, 6), (6, 8), (8, 8)] {
+        for part in [0.1, 0.4, 0.59, 0.65, 0.8, 0.95, 1.0, 1.2] {
+            let d = part * outer(a, b);
+            let (system, apart) = (two(a, b, d), two(a, b, seen(a, b, d)));
+            let expected = repulsion(a, b, d);
+            assert!(part >= 1.0 || expected > 0.0);
+            let pairs = potentials(&repulsive, &system).into_iter().zip(potentials(&plain, &apart));
+            for ((name, mut with, digits), (_, mut without, _)) in pairs {
+                let (with, without) = (evaluate(&mut *with, &system), evaluate(&mut *without, &apart));
+                // Directions are r / (d + ε), with the distance as it is.
+                let scale = 10.0 * (1.0 + expected + without.atom_energies.iter().map(|e| e.abs()).sum::<f64>());
+                for (with, without) in with.atom_energies.iter().zip(&without.atom_energies) {
+                    let off = with - without - 0.5 * expected;
+                    assert!(off.abs() < digits * scale, "{name}, {a} {b} at {part}: {off:e} of {scale}");
+                }
             }
         }
     }
 }
 
-/// Forces and strain derivative of all backends are those of float64, whose finite differences tests/forces.rs takes.
+/// Many atoms at once, images of themselves among them: energies, forces and strain derivative of all backends are those of
+/// float64, whose finite differences tests/forces.rs takes.
 #[test]
-fn forces_and_strain_of_the_repulsion_agree() {
+fn all_backends_agree_with_float64() {
     let [repulsive, plain] = models();
     for (n, system) in systems().iter().enumerate() {
-        let parts: Vec<_> = potentials(&repulsive, system)
+        let mut all: Vec<_> = potentials(&repulsive, system)
             .into_iter()
-            .zip(potentials(&plain, system))
-            .map(|((name, mut with, _), (_, mut without, _))| {
-                let (with, without) = (evaluate(&mut *with, system), evaluate(&mut *without, system));
-                let forces: Vec<Vector3<f64>> = with.forces.iter().zip(&without.forces).map(|(a, b)| a - b).collect();
-                (name, forces, with.strain_derivative - without.strain_derivative)
-            })
+            .map(|(name, mut potential, digits)| (name, evaluate(&mut *potential, system), digits))
             .collect();
-        let (_, exact, strain) = &parts[0];
-        let scale = exact.iter().map(Vector3::amax).fold(0.0, f64::max);
-        assert!(scale > 1.0, "the test must see a repulsion: {scale}");
-        for (name, forces, other) in &parts[1..] {
-            // The pairs are float64 everywhere: only what is subtracted here rounds.
-            let largest = forces.iter().zip(exact).map(|(a, b)| (a - b).amax()).fold(0.0, f64::max);
-            assert!(largest < 1e-10 * scale, "{name}, system {n}: {largest:e} of {scale}");
-            let difference: Matrix3<f64> = other - strain;
-            assert!(difference.amax() < 1e-10 * scale * system.len() as f64, "{name}, system {n}: {difference}");
+        let (_, exact, _) = all.remove(0);
+        let (_, mut without, _) = potentials(&plain, system).remove(0);
+        assert!((exact.energy - evaluate(&mut *without, system).energy).abs() > 1.0, "the test must see a repulsion");
+        let scale = 1.0 + exact.forces.iter().map(Vector3::amax).fold(0.0, f64::max);
+        let energies = 1.0 + exact.atom_energies.iter().map(|e| e.abs()).fold(0.0, f64::max);
+        for (name, other, digits) in all {
+            let close = |what: &str, off: f64, scale: f64| {
+                assert!(off < 10.0 * digits * scale, "{name}, system {n}, {what}: {off:e} of {scale}");
+            };
+            for (a, b) in other.forces.iter().zip(&exact.forces) {
+                close("force", (a - b).amax(), scale);
+            }
+            for (a, b) in other.atom_energies.iter().zip(&exact.atom_energies) {
+                close("energy", (a - b).abs(), energies);
+            }
+            let strain: Matrix3<f64> = other.strain_derivative - exact.strain_derivative;
+            close("strain", strain.amax(), scale * system.len() as f64);
+        }
+    }
+}
+
+/// Far below the trained distances the network has nothing more to say along them, and the repulsion only rises, for a network
+/// that would attract there as for any other.
+#[test]
+fn nothing_gets_through_the_wall() {
+    for seed in 0..20 {
+        let model = ModelFile::random("painn-repulsive", SMALL, seed).load().unwrap();
+        let energy = |d: f64| {
+            let mut potential = NetworkPotential::<f64>::new(&model, &[6, 8], 0.3, Filters::Direct).unwrap();
+            evaluate(&mut potential, &two(6, 8, d)).energy
+        };
+        let whole = ONSET * outer(6, 8);
+        for n in 2..100 {
+            let [near, far] = [n - 1, n].map(|n| whole * n as f64 / 100.0);
+            let rise = repulsion(6, 8, near) - repulsion(6, 8, far);
+            let found = energy(near) - energy(far);
+            assert!((found - rise).abs() < 1e-6 * rise, "seed {seed} at {near}: {found} {rise}");
         }
     }
 }
@@ -127,20 +149,16 @@ fn two_atoms_at_every_distance() {
     let end = outer(6, 8);
     for part in [0.3, 0.59, ONSET, 0.61, 0.8, 0.99, 1.0, 1.01] {
         let at = |model: &Model, d: f64| {
-            let positions = vec![Vector3::zeros(), Vector3::new(0.6 * d, 0.0, 0.8 * d)];
-            let system = System::new(vec![6, 8], positions, Cell::open()).unwrap();
             let potential = NetworkPotential::<f64>::new(model, &[6, 8], 0.3, Filters::Direct);
-            evaluate(&mut potential.unwrap(), &system)
+            evaluate(&mut potential.unwrap(), &two(6, 8, d))
         };
         let (d, h) = (part * end, 1e-5);
         let along = |out: &Evaluation| out.forces[1].dot(&Vector3::new(0.6, 0.0, 0.8));
         let numerical = (at(&repulsive, d - h).energy - at(&repulsive, d + h).energy) / (2.0 * h);
         let force = along(&at(&repulsive, d));
         assert!((force - numerical).abs() < 1e-6 * (1.0 + force.abs()), "{part}: {force} {numerical}");
-        let (with, without) = (at(&repulsive, d), at(&plain, d));
-        if part < 1.0 {
-            assert!(with.energy > without.energy && along(&with) > along(&without), "{part}");
-        } else {
+        if part >= 1.0 {
+            let (with, without) = (at(&repulsive, d), at(&plain, d));
             assert_eq!((with.energy, with.forces), (without.energy, without.forces), "{part}");
         }
     }
@@ -157,7 +175,7 @@ fn a_run_with_repulsion_conserves_its_energy_and_repeats() {
         let first = samples[0].conserved;
         let worst = samples.iter().map(|sample| (sample.conserved - first).abs()).fold(0.0, f64::max);
         let swing = samples.iter().map(|sample| (sample.potential - samples[0].potential).abs()).fold(0.0, f64::max);
-        assert!(swing > 1.0 && worst < 2e-2 * swing, "{kind}: {worst} of {swing}");
+        assert!(swing > 0.5 && worst < 1e-2 * swing, "{kind}: {worst} of {swing}");
         let state = backend.state().unwrap();
         assert!(state.list_rebuilds > 1, "{kind}: the test must see the list made");
         if let Some((name, exact)) = ends.first() {

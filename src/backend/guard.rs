@@ -27,6 +27,10 @@ pub(super) struct Near {
     /// From the first to the second atom, Å.
     pub vector: Vector3<f64>,
     pub distance: f64,
+    /// Derivative by it of the distance that the network sees.
+    pub slope: f64,
+    /// Place of the pair among all.
+    pub pair: usize,
 }
 
 /// A model's domain and repulsion for the atoms of a system.
@@ -94,10 +98,14 @@ impl Guard {
         &self.pairs[self.species[i] as usize * self.elements.len() + self.species[j] as usize]
     }
 
-    /// Whether two atoms at a distance of `d` Å are of interest.
+    /// Of two atoms at a distance of `d` Å, if they are of interest, the distance that the network sees, and its derivative.
     #[inline]
-    pub fn is_near(&self, i: usize, j: usize, d: f64) -> bool {
-        d < self.range && d < self.pair(i, j).reach()
+    pub fn seen(&self, i: usize, j: usize, d: f64) -> Option<(f64, f64)> {
+        if d >= self.range {
+            return None;
+        }
+        let pair = self.pair(i, j);
+        (d < pair.reach()).then(|| pair.repulsion.map_or((d, 1.0), |repulsion| repulsion.seen(d)))
     }
 
     /// Of each pair of elements that is too close the first two atoms at their shortest distance.

@@ -6,6 +6,14 @@
 //!
 //! times a switch: 1 up to `inner`, 0 from `outer` on, and between them the quintic polynomial whose first and second
 //! derivatives vanish at both ends.
+//!
+//! It could not hold against a network that was never asked about such distances and says anything there. So the network
+//! does not see them: from `outer` down the distance that it sees falls ever more slowly, and from `inner` on it rests in the
+//! middle between the two,
+//!
+//! s(d) = outer − (outer − inner) (u − u³ + u⁴/2),  u = (outer − d) / (outer − inner) from 0 to 1,
+//!
+//! whose first and second derivatives have no jump at either end.
 
 use crate::units::COULOMB;
 
@@ -31,6 +39,16 @@ impl Zbl {
     pub fn new(a: u8, b: u8, [inner, outer]: [f64; 2]) -> Self {
         let (a, b) = (f64::from(a), f64::from(b));
         Zbl { strength: COULOMB * a * b, length: 0.46850 / (a.powf(0.23) + b.powf(0.23)), inner, outer }
+    }
+
+    /// s(d), the distance in Å that the network sees, and its derivative, 1 from `outer` on and 0 below `inner`.
+    pub fn seen(&self, d: f64) -> (f64, f64) {
+        if d >= self.outer {
+            return (d, 1.0);
+        }
+        let width = self.outer - self.inner;
+        let u = ((self.outer - d) / width).min(1.0);
+        (self.outer - width * u * (1.0 - u * u * (1.0 - 0.5 * u)), 1.0 - u * u * (3.0 - 2.0 * u))
     }
 
     /// E(d) in eV and its derivative in eV/Å; both are zero from `outer` on.
@@ -97,6 +115,30 @@ mod tests {
             let numerical = (4.0 * central(h / 2.0) - central(h)) / 3.0;
             let (energy, slope) = zbl.energy(d);
             assert!((numerical - slope).abs() < 1e-8 * (1.0 + energy), "{d}: {numerical} {slope}");
+        }
+    }
+
+    /// It is the distance itself where the repulsion ends, rests where it is whole, and has no jump in two derivatives.
+    #[test]
+    fn what_the_network_sees_comes_to_rest() {
+        let zbl = Zbl::new(6, 8, [0.8, 1.1]);
+        assert_eq!([zbl.seen(1.1), zbl.seen(1.7)], [(1.1, 1.0), (1.7, 1.0)]);
+        for d in [0.8, 0.4, 1e-9] {
+            let (seen, slope) = zbl.seen(d);
+            assert!((seen - 0.95).abs() < 1e-15 && slope.abs() < 1e-15, "{d}: {seen} {slope}");
+        }
+        let h = 1e-6;
+        for n in 0..80 {
+            let d = 0.7 + 0.0057 * n as f64;
+            let (seen, slope) = zbl.seen(d);
+            let numerical = (zbl.seen(d + h).0 - zbl.seen(d - h).0) / (2.0 * h);
+            assert!((numerical - slope).abs() < 1e-8, "{d}: {numerical} {slope}");
+            let least = d.max(0.95) - 1e-12;
+            assert!((0.0..=1.0).contains(&slope) && (least..=d.max(1.1)).contains(&seen), "{d}: {seen} {slope}");
+        }
+        for end in [0.8, 1.1] {
+            let slopes = [end - h, end, end + h].map(|d| zbl.seen(d).1);
+            assert!(slopes.windows(2).all(|pair| (pair[1] - pair[0]).abs() < 1e-9), "{end}: {slopes:?}");
         }
     }
 

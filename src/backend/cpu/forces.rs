@@ -19,26 +19,31 @@ pub(super) fn collect<T: Real>(
 ) -> Matrix3<f64> {
     let (atoms, count) = (pairs.offsets.len() - 1, pairs.pairs.len());
     let groups = gradients.len().checked_div(count).unwrap_or(0);
-    // ∂E/∂r, with r from the row's atom to its neighbour.
-    let vectors: Vec<Vector3<f64>> = pairs
-        .pairs
-        .par_iter()
-        .enumerate()
-        .with_min_len(256)
-        .map(|(p, pair)| {
-            let (mut along, mut across) = (0.0, Vector3::zeros());
-            for group in 0..groups {
-                let gradient = &gradients[group * count + p];
-                along += gradient.distance.wide();
-                across += Vector3::from(gradient.direction.map(T::wide));
-            }
-            let d = pair.distance.wide();
-            let u = Vector3::from(pair.direction.map(T::wide));
-            // û = r / (d + ε):  g_r = g_d r/d + (g_û − (g_û·û) r/d) / (d + ε)
-            let radial = u * ((d + epsilon) / d);
-            (radial * (along - across.dot(&u) / (d + epsilon)) + across / (d + epsilon)) * unit
-        })
-        .collect();
+    // ∂E/∂r, with r from the row's atom to its neighbour, of pair p at a distance of d, from which the network sees another
+    // one with this slope.
+    let vector = |p: usize, d: f64, slope: f64| -> Vector3<f64> {
+        let (mut along, mut across) = (0.0, Vector3::zeros());
+        for group in 0..groups {
+            let gradient = &gradients[group * count + p];
+            along += gradient.distance.wide();
+            across += Vector3::from(gradient.direction.map(T::wide));
+        }
+        along *= slope;
+        let u = Vector3::from(pairs.pairs[p].direction.map(T::wide));
+        // û = r / (d + ε):  g_r = g_d r/d + (g_û − (g_û·û) r/d) / (d + ε)
+        let radial = u * ((d + epsilon) / d);
+        (radial * (along - across.dot(&u) / (d + epsilon)) + across / (d + epsilon)) * unit
+    };
+    let seen = |p: usize| pairs.pairs[p].distance.wide();
+    let mut vectors: Vec<Vector3<f64>> =
+        (0..count).into_par_iter().with_min_len(256).map(|p| vector(p, seen(p), 1.0)).collect();
+    let mut strain = Matrix3::zeros();
+    // Few, if any.
+    for near in pairs.near.iter().filter(|near| near.slope < 1.0) {
+        vectors[near.pair] = vector(near.pair, near.distance, near.slope);
+        let u = Vector3::from(pairs.pairs[near.pair].direction.map(T::wide));
+        strain += u * (near.distance - seen(near.pair)) * vectors[near.pair].transpose();
+    }
     forces.clear();
     forces.resize(atoms, Vector3::zeros());
     let strains: Vec<Matrix3<f64>> = forces
@@ -64,5 +69,5 @@ pub(super) fn collect<T: Real>(
             strain
         })
         .collect();
-    strains.iter().sum()
+    strains.iter().fold(strain, |sum, own| sum + own)
 }

@@ -19,7 +19,7 @@ pub(super) struct Pair<T> {
     pub reverse: u32,
     /// Where d stands in the filter table.
     pub place: Place<T>,
-    /// d, Å.
+    /// The distance that the network sees, Å: d, but for some of the pairs in [`Pairs::near`].
     pub distance: T,
     /// û from i to j.
     pub direction: [T; 3],
@@ -38,7 +38,7 @@ pub(super) struct Pairs<T> {
     /// Up to there the pairs of row i are shared.
     pub shared: Vec<usize>,
     pub pairs: Vec<Pair<T>>,
-    /// Those of them that somebody asked for.
+    /// Those of them that somebody asked for, in their order.
     pub near: Vec<Near>,
     /// For each pair of the Verlet list its index here, if it has one.
     compact: Vec<u32>,
@@ -74,8 +74,9 @@ impl<T: Real> Pairs<T> {
     }
 
     /// Collects the pairs of `list` with d < `cutoff`. Vectors are subtracted, and the cutoff decided, in float64;
-    /// then they are narrowed. û = r / (d + `epsilon`); `locate` gives a distance's place in the filter table; `is_near`
-    /// says of two atoms and their distance whether the pair is to be kept in `near`, too.
+    /// then they are narrowed. û = r / (d + `epsilon`); `locate` gives a distance's place in the filter table; `seen`
+    /// says of two atoms and their distance whether the pair is to be kept in `near`, too, and then what distance the network
+    /// sees and its derivative.
     ///
     /// # Errors
     /// [`Error::Run`] when two atoms are at the same place or a distance is not a number.
@@ -88,7 +89,7 @@ impl<T: Real> Pairs<T> {
         cutoff: f64,
         epsilon: f64,
         locate: impl Fn(f64) -> Place<T> + Sync,
-        is_near: impl Fn(usize, usize, f64) -> bool + Sync,
+        seen: impl Fn(usize, usize, f64) -> Option<(f64, f64)> + Sync,
     ) -> Result<()> {
         let (atoms, chunk) = (positions.len(), self.chunk);
         let blocks: Vec<Block<T>> = (0..atoms.div_ceil(BLOCK))
@@ -113,16 +114,19 @@ impl<T: Real> Pairs<T> {
                             if d >= cutoff {
                                 continue;
                             }
-                            if is_near(i, j, d) {
-                                let atoms = [i as u32, j as u32];
-                                found.near.push(Near { atoms, both: shared, vector: r, distance: d });
-                            }
                             let direction = r / (d + epsilon);
+                            let mut network = d;
+                            // Atoms at the same place stay so, to be found below.
+                            if let Some((seen, slope)) = seen(i, j, d).filter(|_| d > 0.0) {
+                                let (atoms, pair) = ([i as u32, j as u32], found.pairs.len());
+                                found.near.push(Near { atoms, both: shared, vector: r, distance: d, slope, pair });
+                                network = seen;
+                            }
                             let pair = Pair {
                                 neighbor: list.neighbors[p],
                                 reverse: list.reverse[p],
-                                place: locate(d),
-                                distance: T::of(d),
+                                place: locate(network),
+                                distance: T::of(network),
                                 direction: [T::of(direction.x), T::of(direction.y), T::of(direction.z)],
                             };
                             found.pairs.push((p as u32, pair));
@@ -146,7 +150,7 @@ impl<T: Real> Pairs<T> {
             let base = self.pairs.len();
             self.shared.extend(block.ends.iter().map(|[shared, _]| base + shared));
             self.offsets.extend(block.ends.iter().map(|[_, end]| base + end));
-            self.near.extend(&block.near);
+            self.near.extend(block.near.iter().map(|near| Near { pair: base + near.pair, ..*near }));
             for (p, pair) in &block.pairs {
                 self.compact[*p as usize] = self.pairs.len() as u32;
                 self.pairs.push(*pair);

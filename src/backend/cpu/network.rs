@@ -90,9 +90,9 @@ impl<T: Real> Potential for NetworkPotential<T> {
     fn evaluate(&mut self, positions: &[Vector3<f64>], cell: &Cell, out: &mut Evaluation) -> Result<()> {
         self.list.update(positions, cell)?;
         let locate = |d| self.network.filters().locate(d);
-        let is_near = |i, j, d| self.guard.is_near(i, j, d);
+        let seen = |i, j, d| self.guard.seen(i, j, d);
         let list = self.list.list();
-        self.pairs.update(list, positions, cell, self.cutoff, self.direction_epsilon, locate, is_near)?;
+        self.pairs.update(list, positions, cell, self.cutoff, self.direction_epsilon, locate, seen)?;
         T::pass(self);
         out.atom_energies.clear();
         let total = |(e, offset): (&T, &f64)| e.wide() * self.energy_unit + offset;
