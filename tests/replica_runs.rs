@@ -57,8 +57,12 @@ structure = "other.xyz"
 const NAMES: [&str; 4] = ["0001", "0002", "hot", "other"];
 
 fn bench(replicas: &str) -> Bench {
+    bench_of("painn", replicas)
+}
+
+fn bench_of(network: &str, replicas: &str) -> Bench {
     let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 80.0, 70.0], [true, true, false]).unwrap();
-    let bench = Bench::in_memory("painn", &random_system(9, cell, 5), &format!("{INPUT}{replicas}"));
+    let bench = Bench::in_memory(network, &random_system(9, cell, 5), &format!("{INPUT}{replicas}"));
     let mut writer = extxyz::Writer::create(&bench.path("other.xyz")).unwrap();
     writer.write(&extxyz::Frame::new(random_system(5, Cell::open(), 2))).unwrap();
     writer.finish().unwrap();
@@ -231,4 +235,23 @@ fn one_that_fails_is_named_and_the_others_are_whole() {
     let text = bench.fail(&["resume", "out", "--steps", "20"], 1);
     assert!(text.contains("error: 1 of 5 replicas failed (wild: "), "{text}");
     assert!(trajectories(&bench.path("out"), &NAMES) == trajectories(&bench.path("good"), &NAMES));
+}
+
+/// Departures from what the model was trained on too, of systems that moved before and of one that had failed; and wherever
+/// the input was named from.
+#[test]
+fn the_table_of_a_resumed_run_is_that_of_the_whole_one() {
+    let bench = bench_of("painn-repulsive", &format!("{REPLICAS}[[replicas]]\nname = \"wild\"\ntemperature = 1e9\n"));
+    let run = |folder: &str, steps: &str| {
+        bench.fail(&["run", "input.toml", "--backend", "cpu", "--output", folder, "--steps", steps], 1);
+    };
+    let table = |folder: &str| std::fs::read_to_string(bench.path(folder).join("replicas.csv")).unwrap();
+    run("whole", "16");
+    run("split", "7");
+    bench.fail(&["resume", "split", "--steps", "16"], 1);
+    assert_eq!(table("split"), table("whole"));
+    let departures = column(&bench.path("whole"), "departures");
+    assert!(departures.iter().all(|(_, count)| count != "0"), "the test must see departures: {departures:?}");
+    let structures = column(&bench.path("whole"), "structure");
+    assert_eq!([&structures[0].1, &structures[3].1], ["start.xyz", "other.xyz"]);
 }

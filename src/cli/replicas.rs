@@ -41,6 +41,7 @@ pub(super) fn run(config: &RunConfig) -> Result<()> {
             state: state?,
             output: Position::default(),
             failure: None,
+            departures: Vec::new(),
         })
     };
     let members = prepared.members.iter().zip(states).filter_map(member).collect();

@@ -4,7 +4,7 @@ use crate::config::RunConfig;
 use crate::error::{Error, Result, reason};
 use crate::replicas::{Outcome, Prepared, ReplicaOutcome};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
 /// The table's name in the run's folder.
@@ -40,7 +40,7 @@ impl Table {
         let rows: Vec<Row> = rows
             .map(|((member, replica), outcome)| Row {
                 name: member.name.clone(),
-                structure: replica.structure.display().to_string(),
+                structure: from_input(&replica.structure, &config.file).display().to_string(),
                 frame: replica.frame + 1,
                 atoms: member.info.system.len(),
                 seed: replica.seed,
@@ -169,6 +169,12 @@ impl Row {
             (None, true, false) => "inconclusive",
         }
     }
+}
+
+/// A structure file as an input names it, wherever that was started from: a relative path begins at the input's folder.
+fn from_input(structure: &Path, input: &Path) -> PathBuf {
+    let inside = || Some(absolute(structure).ok()?.strip_prefix(absolute(input).ok()?.parent()?).ok()?.to_owned());
+    inside().unwrap_or_else(|| structure.to_owned())
 }
 
 /// A text as a field of a table.

@@ -9,7 +9,7 @@ use super::checkpoint::{Generations, SetCheckpoint};
 use super::h5md::{H5mdOptions, H5mdOutput, H5mdWriter};
 use super::writer::Queue;
 use super::{Frame, Position, RunInfo, Sample, vmd};
-use crate::backend::{Failure, State};
+use crate::backend::{Departure, Failure, State};
 use crate::error::{Error, Result, reason};
 use crate::replicas::Observer;
 use crate::system::System;
@@ -221,6 +221,11 @@ impl Observer for SetRecord {
         Ok(())
     }
 
+    fn departure(&mut self, replica: usize, departure: &Departure) -> Result<()> {
+        self.checkpoint.members[replica].departures.push(departure.clone());
+        Ok(())
+    }
+
     fn checkpoint(&mut self, step: u64, states: &[Option<State>]) -> Result<()> {
         if self.safe == Some(step) && !self.failed {
             return Ok(());
@@ -251,6 +256,7 @@ enum Message {
     Samples(Vec<Vec<Sample>>),
     Frames(Vec<Option<Frame>>),
     Failure(Failure),
+    Departure(usize, Departure),
     States(u64, Vec<Option<State>>),
 }
 
@@ -272,6 +278,7 @@ pub fn beside<T>(
                 Message::Samples(samples) => record.samples(&samples),
                 Message::Frames(frames) => record.frames(&frames),
                 Message::Failure(failure) => record.failure(&failure),
+                Message::Departure(replica, departure) => record.departure(replica, &departure),
                 Message::States(step, states) => record.checkpoint(step, &states),
             });
             // After an error the run must not wait for a place.
@@ -298,6 +305,10 @@ impl Observer for SetWriter<'_> {
 
     fn failure(&mut self, failure: &Failure) -> Result<()> {
         self.0.send(Message::Failure(failure.clone()))
+    }
+
+    fn departure(&mut self, replica: usize, departure: &Departure) -> Result<()> {
+        self.0.send(Message::Departure(replica, departure.clone()))
     }
 
     fn checkpoint(&mut self, step: u64, states: &[Option<State>]) -> Result<()> {

@@ -8,7 +8,7 @@ pub use run::{Observer, Outcome, ReplicaOutcome, run};
 use crate::analysis::Limits;
 use crate::backend::cpu::{CpuBatch, NetworkPotential, Real};
 use crate::backend::cuda::{self, CudaBatch};
-use crate::backend::{Batch, Replica};
+use crate::backend::{Batch, Departure, Replica};
 use crate::config::{OutsideDomain, Precision, RunConfig};
 use crate::error::{Error, Result};
 use crate::integrate::Integrator;
@@ -50,6 +50,8 @@ pub struct Member {
     pub degrees_of_freedom: usize,
     /// Where it failed and why, if it has: it moves no more.
     pub failure: Option<(u64, String)>,
+    /// Where it has left what its model was trained on, the first time in each way, as far as a checkpoint tells.
+    pub departures: Vec<Departure>,
 }
 
 /// Loads what the input's replicas name and computes the first energies and forces.
@@ -92,6 +94,7 @@ pub fn resume(config: &RunConfig, checkpoint: &SetCheckpoint) -> Result<Prepared
     let mut prepared = ready(config, model, systems)?;
     for (member, saved) in prepared.members.iter_mut().zip(&checkpoint.members) {
         member.failure.clone_from(&saved.failure);
+        member.departures.clone_from(&saved.departures);
     }
     let (states, moves): (Vec<_>, Vec<_>) =
         checkpoint.members.iter().map(|member| (member.state.clone(), member.failure.is_none())).unzip();
@@ -125,6 +128,7 @@ fn ready(config: &RunConfig, mut model: Model, systems: Vec<System>) -> Result<P
         info: setup::info(&config.replica(n), &model, &device, skin, replica.system),
         degrees_of_freedom: replica.degrees_of_freedom,
         failure: None,
+        departures: Vec::new(),
     });
     Ok(Prepared {
         members: members.collect(),

@@ -71,7 +71,7 @@ pub struct ReplicaOutcome {
     pub verdict: Verdict,
     /// The step at which it failed, and why, if it has.
     pub failure: Option<(u64, String)>,
-    /// Where it left what its model was trained on, the first time in each way, since this process began.
+    /// Where it left what its model was trained on, the first time in each way.
     pub departures: Vec<Departure>,
 }
 
@@ -90,7 +90,7 @@ pub fn run(
 ) -> Result<Outcome> {
     let failures = prepared.members.iter().map(|member| member.failure.clone()).collect::<Vec<_>>();
     let mut told = Told {
-        departures: vec![Vec::new(); failures.len()],
+        departures: prepared.members.iter().map(|member| member.departures.clone()).collect(),
         frames: failures.iter().map(|failure| failure.is_none().then(Frame::default)).collect(),
         failures,
         conservations,
@@ -197,10 +197,15 @@ impl Told<'_, '_> {
     /// Tells where systems have left what the model was trained on, or stops them there.
     fn look_outside(&mut self, batch: &mut dyn Batch, schedule: &Schedule) -> Result<()> {
         for (replica, departure) in batch.departures() {
+            // A batch that goes on from a checkpoint looks anew: it finds what is known, also where nothing moves any more.
+            let known = self.departures[replica].iter().any(|known| known.outside.is_like(&departure.outside));
+            if known || self.failures[replica].is_some() {
+                continue;
+            }
             if !schedule.stop_outside {
                 self.observers.iter_mut().try_for_each(|observer| observer.departure(replica, &departure))?;
                 self.departures[replica].push(departure);
-            } else if self.failures[replica].is_none() {
+            } else {
                 batch.halt(replica)?;
                 let reason = format!("{departure}, and model.outside_domain = \"stop\" ends it there");
                 // The step is whole: the first one that it did not reach is the next.

@@ -8,18 +8,25 @@
 
 use super::set::{Member, SetCheckpoint};
 use super::{Checkpoint, Provenance, Stored};
-use crate::backend::State;
+use crate::backend::{Departure, Outside, State};
 use crate::output::Position;
 use crate::system::Cell;
 use nalgebra::{Matrix3, Vector3};
 use sha2::{Digest, Sha256};
 
-/// Of the checkpoint of one system, and of that of many.
-pub(super) const ONE: &[u8; 8] = b"verletCP";
-pub(super) const SET: &[u8; 8] = b"verletRP";
-const VERSION: u32 = 1;
+/// What a file is, and how its content is laid out.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    pub magic: &'static [u8; 8],
+    version: u32,
+}
+
+/// The checkpoint of one system.
+pub(super) const ONE: Kind = Kind { magic: b"verletCP", version: 1 };
+/// That of many; since version 2 with their departures.
+pub(super) const SET: Kind = Kind { magic: b"verletRP", version: 2 };
 /// Bytes before the content.
-pub(super) const HEAD: usize = ONE.len() + size_of::<u32>() + size_of::<u64>();
+pub(super) const HEAD: usize = ONE.magic.len() + size_of::<u32>() + size_of::<u64>();
 /// Bytes behind it.
 const HASH: usize = 32;
 
@@ -64,6 +71,8 @@ impl Stored for SetCheckpoint {
                 content.count(*step);
                 content.text(reason);
             }
+            content.length(member.departures.len());
+            member.departures.iter().for_each(|departure| content.departure(departure));
         }
         sign(SET, &content.0)
     }
@@ -83,13 +92,13 @@ impl Stored for SetCheckpoint {
 const DAMAGED: &str = "is damaged: its content is not what its checksum says";
 
 /// The content of a file of this kind, or the end of a sentence that begins with the file's name.
-fn opened<'a>(magic: &[u8; 8], file: &'a [u8]) -> std::result::Result<Decoder<'a>, String> {
-    if file.len() < HEAD || !file.starts_with(magic) {
+fn opened(kind: Kind, file: &[u8]) -> std::result::Result<Decoder<'_>, String> {
+    if file.len() < HEAD || !file.starts_with(kind.magic) {
         return Err("is no checkpoint of verlet, or only its beginning".into());
     }
-    let mut head = Decoder(&file[magic.len()..]);
+    let mut head = Decoder(&file[kind.magic.len()..]);
     let version = head.take().map(u32::from_le_bytes);
-    if version != Some(VERSION) {
+    if version != Some(kind.version) {
         return Err("was written by a version of verlet with another format; continue the run with that one".into());
     }
     if head.count().and_then(|length| usize::try_from(length).ok()) != (file.len() - HEAD).checked_sub(HASH) {
@@ -110,10 +119,10 @@ fn fit_together(atomic_numbers: &[u8], masses: &[f64], state: &State) -> bool {
 }
 
 /// Puts head and checksum around a content.
-pub(super) fn sign(magic: &[u8; 8], content: &[u8]) -> Vec<u8> {
+pub(super) fn sign(kind: Kind, content: &[u8]) -> Vec<u8> {
     let mut file = Vec::with_capacity(HEAD + content.len() + HASH);
-    file.extend(magic);
-    file.extend(VERSION.to_le_bytes());
+    file.extend(kind.magic);
+    file.extend(kind.version.to_le_bytes());
     file.extend((content.len() as u64).to_le_bytes());
     file.extend(content);
     let hash = Sha256::digest(&file);
@@ -188,6 +197,24 @@ impl Encoder {
         self.count(*list_rebuilds);
     }
 
+    fn departure(&mut self, departure: &Departure) {
+        self.count(departure.step);
+        let is_energy = matches!(departure.outside, Outside::Energy { .. });
+        self.flag(is_energy);
+        match &departure.outside {
+            Outside::Distance { atoms, elements, distance, shortest } => {
+                atoms.iter().for_each(|&atom| self.length(atom));
+                self.0.extend(elements);
+                self.real(*distance);
+                self.flag(shortest.is_some());
+                shortest.iter().for_each(|&shortest| self.real(shortest));
+            }
+            Outside::Energy { per_atom, range } => {
+                [per_atom, &range[0], &range[1]].into_iter().for_each(|&energy| self.real(energy));
+            }
+        }
+    }
+
     fn position(&mut self, position: &Position) {
         [position.frames, position.rows, position.bytes].into_iter().for_each(|count| self.count(count));
     }
@@ -210,6 +237,10 @@ impl Decoder<'_> {
     /// The length of a list whose items take at least `size` bytes each: never more than there can be.
     fn length(&mut self, size: usize) -> Option<usize> {
         usize::try_from(self.count()?).ok().filter(|&length| length <= self.0.len() / size)
+    }
+
+    fn index(&mut self) -> Option<usize> {
+        usize::try_from(self.count()?).ok()
     }
 
     fn real(&mut self) -> Option<f64> {
@@ -325,6 +356,27 @@ impl Decoder<'_> {
                 false => None,
                 true => Some((self.count()?, self.text()?)),
             },
+            departures: {
+                let length = self.length(size_of::<u64>())?;
+                (0..length).map(|_| self.departure()).collect::<Option<_>>()?
+            },
         })
+    }
+
+    fn departure(&mut self) -> Option<Departure> {
+        let step = self.count()?;
+        let outside = match self.flag()? {
+            false => Outside::Distance {
+                atoms: [self.index()?, self.index()?],
+                elements: self.take()?,
+                distance: self.real()?,
+                shortest: match self.flag()? {
+                    false => None,
+                    true => Some(self.real()?),
+                },
+            },
+            true => Outside::Energy { per_atom: self.real()?, range: [self.real()?, self.real()?] },
+        };
+        Some(Departure { step, outside })
     }
 }

@@ -125,8 +125,8 @@ impl Generations {
     /// Whether they are those of many systems.
     pub fn are_of_a_set(&self) -> bool {
         let begins = |path: PathBuf| {
-            let mut magic = [0; codec::SET.len()];
-            File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| magic == *codec::SET)
+            let mut magic = [0; codec::SET.magic.len()];
+            File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| magic == *codec::SET.magic)
         };
         begins(self.current()) || begins(self.previous())
     }

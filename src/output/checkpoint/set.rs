@@ -1,7 +1,7 @@
 //! The checkpoint of many systems that move together: one file for all, so that they always go on from one step.
 
 use super::Provenance;
-use crate::backend::State;
+use crate::backend::{Departure, State};
 use crate::error::Result;
 use crate::output::Position;
 use crate::system::{Cell, System};
@@ -36,6 +36,8 @@ pub struct Member {
     pub output: Position,
     /// The step at which it failed, and why, if it has.
     pub failure: Option<(u64, String)>,
+    /// Where it left what its model was trained on, the first time in each way.
+    pub departures: Vec<Departure>,
 }
 
 impl Member {

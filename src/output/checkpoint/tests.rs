@@ -1,4 +1,5 @@
 use super::*;
+use crate::backend::{Departure, Outside};
 use nalgebra::Vector3;
 use proptest::prelude::*;
 
@@ -61,8 +62,21 @@ fn no_part_of_a_checkpoint_is_a_checkpoint() {
 fn set() -> SetCheckpoint {
     let Checkpoint { run, steps, atomic_numbers, masses, cell, state, .. } = checkpoint();
     let output = Position { frames: 2, rows: 3, bytes: 0 };
-    let member = Member { name: "0001".into(), atomic_numbers, masses, cell, state, output, failure: None };
-    let other = Member { name: "hot-0001".into(), failure: Some((17, "it exploded".into())), ..member.clone() };
+    let member = Member {
+        name: "0001".into(),
+        atomic_numbers,
+        masses,
+        cell,
+        state,
+        output,
+        failure: None,
+        departures: Vec::new(),
+    };
+    let close = |shortest| Outside::Distance { atoms: [0, 2], elements: [8, 1], distance: 0.7, shortest };
+    let outside = [close(Some(0.8)), close(None), Outside::Energy { per_atom: -1.5, range: [-1.0, 0.5] }];
+    let departures = outside.into_iter().zip(12..).map(|(outside, step)| Departure { step, outside }).collect();
+    let failure = Some((17, "it exploded".into()));
+    let other = Member { name: "hot-0001".into(), failure, departures, ..member.clone() };
     SetCheckpoint { run, steps, step: 41, members: vec![member, other] }
 }
 
