@@ -53,7 +53,7 @@ fn write(writer: &mut TrajectoryWriter, cell: &Cell, frames: std::ops::Range<usi
         writer
             .write(&Snapshot {
                 step: frame as u64 * INTERVAL,
-                time: frame as f64 * INTERVAL as f64 * TIMESTEP,
+                time: Some(frame as f64 * INTERVAL as f64 * TIMESTEP),
                 energy: Some(-1.5),
                 positions: &vectors(frame, 20.0),
                 velocities: Some(&vectors(frame + 1000, 0.01)),
@@ -271,7 +271,7 @@ fn what_a_format_cannot_hold_is_refused_in_a_sentence() {
     let far = vec![Vector3::new(0.0, 0.0, -1000.0); ATOMS];
     let snapshot = Snapshot {
         step: 7,
-        time: 0.0,
+        time: None,
         energy: None,
         positions: &far,
         velocities: None,
@@ -479,7 +479,7 @@ fn conversion_there_and_back_keeps_what_the_format_holds() {
                 let difference = (frame.system.cell.vectors() - cell.vectors()).amax();
                 assert!(difference < if extension == "pdb" { 2e-3 } else { 1e-4 }, "{extension}: {difference}");
                 assert_eq!(frame.system.cell.periodic(), cell.periodic(), "{extension}");
-                if ["dcd", "xtc", "trr", "lammpstrj", "xyz"].contains(&extension) {
+                if ["dcd", "xtc", "trr", "gro", "lammpstrj", "xyz"].contains(&extension) {
                     let time = frame.info("time").unwrap().as_real().unwrap();
                     assert!((time - index as f64 * 10.0).abs() < 1e-4, "{extension}: {time}");
                 }
@@ -538,6 +538,35 @@ fn a_part_of_a_trajectory_becomes_h5md_with_its_log_and_provenance() {
     converted(&[&at("a.h5md"), &at("a.pdb")]);
     let message = refused(&[&at("a.pdb"), &at("d.h5md")], 2);
     assert!(message.contains("d.h5md needs the time of every frame, and "), "{message}");
+}
+
+/// A PDB file does not say when its frames are: nothing that is made of it may.
+#[test]
+fn an_unknown_time_stays_unknown() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (system, source, topology) = (system(triclinic()), at("a.pdb"), at("topology.xyz"));
+    write_file(&source, &system, &plain(), 3);
+    write_file(&topology, &system, &plain(), 1);
+    for format in FORMATS {
+        let extension = format.extensions[0];
+        let (there, back) = (at(&format!("b.{extension}")), at(&format!("back-{extension}.xyz")));
+        let output = convert(&[&source, &there]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let needs_times = ["xtc", "trr"].contains(&extension);
+        assert_eq!(said.contains("does not say when its frames are"), needs_times, "{said}");
+        match format.elements {
+            true => converted(&[&there, &back]),
+            false => converted(&[&there, &back, Path::new("--topology"), &topology]),
+        }
+        let frames = read_xyz(&back);
+        assert_eq!(frames.len(), 3, "{extension}");
+        if !needs_times {
+            assert!(frames.iter().all(|frame| frame.info("time").is_none()), "{extension}");
+            let message = refused(&[&back, &at("c.h5md")], 2);
+            assert!(message.contains("c.h5md needs the time of every frame, and "), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -217,7 +217,16 @@ impl<'a> Target<'a> {
                 interval: spacing.steps,
                 timestep: spacing.timestep,
             };
-            Writer::Other(Box::new(TrajectoryWriter::create(path, &system, options)?))
+            let writer = TrajectoryWriter::create(path, &system, options)?;
+            if number(first, "time").is_none() && ["XTC", "TRR"].contains(&format.name) {
+                super::warn(&format!(
+                    "{} does not say when its frames are, and {} cannot leave that out: all of them are at time 0 in {}",
+                    arguments.from.display(),
+                    format.name,
+                    path.display()
+                ));
+            }
+            Writer::Other(Box::new(writer))
         };
         Ok(Target { arguments, writer, system, spacing })
     }
@@ -268,7 +277,7 @@ impl<'a> Target<'a> {
         match &mut self.writer {
             Writer::Other(writer) => writer.write(&Snapshot {
                 step,
-                time: time.unwrap_or(0.0),
+                time,
                 energy: number(frame, "energy"),
                 positions: &system.positions,
                 velocities: system.velocities.as_deref(),

@@ -27,7 +27,9 @@ impl Sink for ExtendedXyz {
         self.system.cell = record.cell.clone();
         let mut frame = Frame::new(self.system.clone());
         frame.set_info("step", record.step as i64);
-        frame.set_info("time", record.time);
+        if let Some(time) = record.time {
+            frame.set_info("time", time);
+        }
         if let Some(energy) = record.energy {
             frame.set_info("energy", energy);
         }

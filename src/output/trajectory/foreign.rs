@@ -11,6 +11,8 @@ use chemfiles::{Atom, Frame, UnitCell};
 /// A frame with the atoms of the system, filled anew for every step.
 pub(super) struct Template {
     frame: Frame,
+    /// Whether it has the time of a step: chemfiles takes no property away.
+    timed: bool,
 }
 
 // SAFETY: the frame is owned by this value alone, and chemfiles ties no frame to a thread: what all of them share, its table
@@ -30,16 +32,23 @@ impl Template {
         }
         // Velocities in Å/ps and times in ps, as chemfiles has them; its default, `real`, would be Å/fs and fs.
         frame.set("lammps_units", "metal");
-        Template { frame }
+        Template { frame, timed: false }
     }
 
     /// The frame with a step's numbers, in chemfiles' units: Å, ps.
     pub fn fill(&mut self, record: &Record) -> Result<&Frame, String> {
-        let time = record.time / FS_PER_PS;
         self.frame.set_step(record.step.min(i32::MAX as u64) as usize);
-        self.frame.set("time", time);
         // GROMACS finds time and step in the title.
-        self.frame.set("name", format!("verlet t= {time:.6} step= {}", record.step).as_str());
+        let title = match record.time.map(|time| time / FS_PER_PS) {
+            Some(time) => {
+                self.frame.set("time", time);
+                self.timed = true;
+                format!("verlet t= {time:.6} step= {}", record.step)
+            }
+            None if self.timed => return Err("it has no time, and the frames before it have".into()),
+            None => format!("verlet step= {}", record.step),
+        };
+        self.frame.set("name", title.as_str());
         for (slot, r) in self.frame.positions_mut().iter_mut().zip(&record.positions) {
             *slot = (*r).into();
         }

@@ -13,7 +13,7 @@
 //! | `.mol2` | Tripos | 0.000001 Å | lengths, angles | no | no |
 //! | `.xyz`, `.extxyz` | extended XYZ | every digit | yes, with periodic directions | Å/fs, every digit | fs |
 //!
-//! Forces (eV/Å) only extended XYZ holds. All but extended XYZ are written by chemfiles, which knows no cell that repeats
+//! XTC and TRR cannot leave out a time that is not known: they say 0. Forces (eV/Å) only extended XYZ holds. All but extended XYZ are written by chemfiles, which knows no cell that repeats
 //! along some directions only: there, edges that do not repeat are made so long that nobody finds false neighbours
 //! across them. Without any periodic direction no cell is written; in NetCDF it has no size then, over which MDAnalysis
 //! stumbles.
@@ -59,8 +59,8 @@ pub struct TrajectoryOptions {
 pub struct Snapshot<'a> {
     /// Step number.
     pub step: u64,
-    /// fs.
-    pub time: f64,
+    /// fs; `None` where nobody knows it, and then in all frames of a file.
+    pub time: Option<f64>,
     /// eV, of the whole system; written to extended XYZ with all atoms.
     pub energy: Option<f64>,
     /// Å.
@@ -77,7 +77,7 @@ pub struct Snapshot<'a> {
 struct Record<'a> {
     step: u64,
     /// fs.
-    time: f64,
+    time: Option<f64>,
     energy: Option<f64>,
     positions: Vec<Vector3<f64>>,
     velocities: Option<Vec<Vector3<f64>>>,
@@ -268,7 +268,7 @@ impl Observer for TrajectoryWriter {
         let cell = self.cell.clone();
         self.write(&Snapshot {
             step: frame.sample.step,
-            time: frame.sample.time,
+            time: Some(frame.sample.time),
             energy: Some(frame.sample.potential),
             positions: &frame.positions,
             velocities: Some(&frame.velocities),

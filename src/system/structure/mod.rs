@@ -21,6 +21,7 @@ use nalgebra::{Matrix3, Vector3};
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::Path;
+use std::str::FromStr;
 
 /// Reads one frame of a structure file; frame 0 is the first.
 ///
@@ -203,8 +204,14 @@ impl Foreign {
             return Err("a velocity is not a finite number".into());
         }
         let mut read = Frame::new(system);
-        if ["XTC", "TRR", "LAMMPS"].contains(&self.format.as_str()) {
-            read.set_info("step", frame.step() as i64);
+        match self.format.as_str() {
+            "XTC" | "TRR" | "LAMMPS" => read.set_info("step", frame.step() as i64),
+            "GRO" => {
+                if let Some(step) = titled::<i64>(frame, "step=") {
+                    read.set_info("step", step);
+                }
+            }
+            _ => {}
         }
         if let Some(time) = self.time(frame) {
             read.set_info("time", time);
@@ -230,6 +237,7 @@ impl Foreign {
             "XTC" | "TRR" => FS_PER_PS,
             "DCD" => AKMA,
             "LAMMPS" => lammps_time_unit(frame)?,
+            "GRO" => return titled::<f64>(frame, "t=").filter(|time| time.is_finite()).map(|time| time * FS_PER_PS),
             _ => return None,
         };
         match frame.get("time") {
@@ -276,6 +284,16 @@ impl Iterator for Foreign {
             Error::Structure(format!("{}{of}: {message}", self.name))
         }))
     }
+}
+
+/// A number in the title of a frame, where GROMACS finds it: behind a word such as `t=`.
+fn titled<T: FromStr>(frame: &chemfiles::Frame, word: &str) -> Option<T> {
+    let Some(chemfiles::Property::String(title)) = frame.get("name") else { return None };
+    let at = title
+        .match_indices(word)
+        .map(|(at, _)| at)
+        .find(|&at| at == 0 || title[..at].ends_with(char::is_whitespace))?;
+    title[at + word.len()..].split_whitespace().next()?.parse().ok()
 }
 
 /// The unit of time of a LAMMPS file in fs, if it says so and is one with Å as its length.
