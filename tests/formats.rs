@@ -158,7 +158,7 @@ fn mdanalysis_and_ase_read_every_format() {
         let system = system(cell.clone());
         let topology = folder.path().join(format!("{name}-topology.xyz"));
         write_file(&topology, &system, &TrajectoryOptions { atoms: atoms.clone(), ..plain() }, 1);
-        for format in FORMATS.iter().filter(|f| cell.is_periodic() || f.extensions[0] != "nc") {
+        for format in FORMATS {
             let extension = format.extensions[0];
             let path = folder.path().join(format!("{name}.{extension}"));
             let options = TrajectoryOptions {
@@ -248,8 +248,13 @@ fn what_a_format_cannot_hold_is_refused_in_a_sentence() {
             "a.tng has a format that cannot be written; choose one of .dcd, .xtc, ",
         ),
         (
+            create("a.nc", triclinic(), plain()),
+            "a.nc cannot be written: chemfiles, which would write it, knows no times in Amber NetCDF, and no system without a cell; \
+             choose .dcd, .xtc or .trr",
+        ),
+        (
             create("a.dcd", triclinic(), TrajectoryOptions { velocities: true, ..plain() }),
-            "a.dcd cannot hold velocities: DCD has none; H5MD has, and .trr, .nc, .gro, .lammpstrj, .xyz",
+            "a.dcd cannot hold velocities: DCD has none; H5MD has, and .trr, .gro, .lammpstrj, .xyz",
         ),
         (
             create("a.trr", triclinic(), TrajectoryOptions { forces: true, ..plain() }),
@@ -612,7 +617,7 @@ const RESUMED: &str = "[system]\nstructure = \"start.xyz\"\n[model]\nfile = \"mo
                        max_drift = 1e9\n[output.checkpoint]\ninterval = 5\n[output.trajectory]\ninterval = 8\n\
                        [[output.extra]]\nfile = \"a.dcd\"\ninterval = 3\n[[output.extra]]\nfile = \"b.xyz\"\ninterval = 2\n\
                        [[output.extra]]\nfile = \"c.pdb\"\ninterval = 4\natoms = \"1-4\"\nwrap = true\n\
-                       [[output.extra]]\nfile = \"d.xtc\"\ninterval = 5\n[[output.extra]]\nfile = \"e.nc\"\ninterval = 3\n\
+                       [[output.extra]]\nfile = \"d.xtc\"\ninterval = 5\n[[output.extra]]\nfile = \"e.trr\"\ninterval = 3\n\
                        velocities = true\n";
 
 /// A run that was extended, and one that was killed, have the frames of a run in one go in all of their outputs.
@@ -634,7 +639,7 @@ fn a_resumed_run_goes_on_in_every_output() {
         let output = command(arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    let files = ["a.dcd", "b.xyz", "c.pdb", "d.xtc", "e.nc"];
+    let files = ["a.dcd", "b.xyz", "c.pdb", "d.xtc", "e.trr"];
     let same = |one: &str, other: &str| {
         for file in files {
             let read = |run: &str| std::fs::read(folder.path().join(run).join(file)).unwrap();

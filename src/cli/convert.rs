@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Arguments {
     /// The trajectory to read: H5MD of this program, extended XYZ, or any format that chemfiles reads
     from: PathBuf,
-    /// The file to write; its extension is the format: .h5md, .xyz or .extxyz (extended XYZ), .dcd, .xtc, .trr, .nc, .pdb,
+    /// The file to write; its extension is the format: .h5md, .xyz or .extxyz (extended XYZ), .dcd, .xtc, .trr, .pdb,
     /// .gro, .lammpstrj, .arc, .mol2. Never overwritten
     to: PathBuf,
     /// A structure file with the same atoms, for formats that do not know elements (DCD, XTC, TRR, NetCDF)

@@ -201,13 +201,13 @@ pub const KEYS: &[Key] = &[
         "file",
         Kind::Text,
         "required",
-        "name of a further trajectory in the run's folder; its extension is the format: .dcd, .xtc, .trr, .nc, .pdb, .gro, \
+        "name of a further trajectory in the run's folder; its extension is the format: .dcd, .xtc, .trr, .pdb, .gro, \
          .lammpstrj, .arc, .mol2, .xyz or .extxyz",
     ),
     key("output.extra", "interval", STEPS, "10", "steps between frames"),
     key("output.extra", "atoms", Kind::Selection, "\"all\"", "which atoms, in the system after replication"),
     key("output.extra", "wrap", Kind::Boolean, "false", "move atoms into the cell in the file"),
-    key("output.extra", "velocities", Kind::Boolean, "false", "write velocities: .trr, .nc, .gro, .lammpstrj and .xyz"),
+    key("output.extra", "velocities", Kind::Boolean, "false", "write velocities: .trr, .gro, .lammpstrj and .xyz"),
     key("output.extra", "forces", Kind::Boolean, "false", "write forces: .xyz"),
     key("output.energy", "interval", STEPS, "10", "steps between rows of the energy log"),
     key(

@@ -19,7 +19,7 @@ from MDAnalysis.lib.mdamath import triclinic_box
 
 warnings.filterwarnings("ignore")
 HAVE_TIME = {".dcd", ".xtc", ".trr"}
-WITHOUT_ELEMENTS = {".dcd", ".xtc", ".trr", ".nc"}
+WITHOUT_ELEMENTS = {".dcd", ".xtc", ".trr"}
 
 
 def close(found, expected, tolerance):

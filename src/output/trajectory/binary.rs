@@ -1,7 +1,6 @@
 //! Binary formats: chemfiles owns the file while frames are written.
 //!
-//! A file is whole only when chemfiles has closed it: before that it is longer than its frames and, for NetCDF, counts no
-//! frame. So a commit closes it and opens it again behind its last frame.
+//! A file is whole only when chemfiles has closed it: before that it is longer than its frames. So a commit closes it and opens it again behind its last frame.
 
 use super::foreign::Template;
 use super::{Format, Record, Sink, TrajectoryOptions};
@@ -137,8 +136,6 @@ impl Binary {
                     head.push((44, ((self.timestep / AKMA) as f32).to_ne_bytes()));
                 }
             }
-            // After "CDF" and the version: the number of records, big-endian.
-            "Amber NetCDF" => head.push((4, number(self.frames).to_be_bytes())),
             _ => {}
         }
         let file = OpenOptions::new().write(true).open(&self.path);

@@ -48,12 +48,12 @@ const fn text(name: &'static str, extensions: &'static [&'static str], vmd: &'st
 }
 
 /// Every format that can be written besides H5MD. chemfiles writes some more that are not here: formats of a single
-/// structure, and formats that it does not read back as they were.
+/// structure, and formats that it does not read back as they were. Amber NetCDF is not here because chemfiles writes no times
+/// into it, and an empty cell where there is none, over which MDAnalysis stumbles.
 pub static FORMATS: &[Format] = &[
     binary("DCD", &["dcd"], "dcd", false),
     binary("XTC", &["xtc"], "xtc", false),
     binary("TRR", &["trr"], "trr", true),
-    binary("Amber NetCDF", &["nc"], "netcdf", true),
     Format { range: Some((-999.999, 9999.999)), ..text("PDB", &["pdb"], "pdb", false) },
     Format { range: Some((-9999.99, 99999.99)), ..text("GRO", &["gro"], "gro", true) },
     text("LAMMPS", &["lammpstrj"], "lammpstrj", true),
@@ -70,6 +70,11 @@ impl Format {
     pub fn of(path: &Path) -> Result<&'static Format, String> {
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         FORMATS.iter().find(|format| format.extensions.contains(&extension.as_str())).ok_or_else(|| {
+            if extension == "nc" {
+                return "cannot be written: chemfiles, which would write it, knows no times in Amber NetCDF, and no system \
+                        without a cell; choose .dcd, .xtc or .trr"
+                    .to_owned();
+            }
             let known: Vec<_> =
                 FORMATS.iter().flat_map(|format| format.extensions).map(|name| format!(".{name}")).collect();
             format!("has a format that cannot be written; choose one of {}", known.join(", "))

@@ -5,7 +5,6 @@
 //! | `.dcd` | CHARMM and NAMD | float32, Å | lengths, angles | no | of the first frame and between frames |
 //! | `.xtc` | GROMACS | rounded to 0.01 Å (float32 nm up to 9 atoms) | yes | no | float32, ps |
 //! | `.trr` | GROMACS | float32, nm | yes | nm/ps | float32, ps |
-//! | `.nc` | Amber NetCDF | float32, Å | lengths, angles | Å/ps | no |
 //! | `.pdb` | PDB models | 0.001 Å | lengths (0.001 Å), angles (0.01°) | no | no |
 //! | `.gro` | GROMACS text | 0.01 Å | yes | 0.0001 nm/ps | in the title, ps |
 //! | `.lammpstrj` | LAMMPS dump, units metal | six digits, Å | yes | six digits, Å/ps | ps |
@@ -13,10 +12,10 @@
 //! | `.mol2` | Tripos | 0.000001 Å | lengths, angles | no | no |
 //! | `.xyz`, `.extxyz` | extended XYZ | every digit | yes, with periodic directions | Å/fs, every digit | fs |
 //!
-//! XTC and TRR cannot leave out a time that is not known: they say 0. Forces (eV/Å) only extended XYZ holds. All but extended XYZ are written by chemfiles, which knows no cell that repeats
-//! along some directions only: there, edges that do not repeat are made so long that nobody finds false neighbours
-//! across them. Without any periodic direction no cell is written; in NetCDF it has no size then, over which MDAnalysis
-//! stumbles.
+//! XTC and TRR cannot leave out a time that is not known: they say 0. Forces (eV/Å) only extended XYZ holds. All but
+//! extended XYZ are written by chemfiles, which knows no cell that repeats along some directions only: there, edges that
+//! do not repeat are made so long that nobody finds false neighbours across them. Without any periodic direction no cell
+//! is written.
 //!
 //! chemfiles writes binary formats through a memory map, where a full disk would end the program (SIGBUS) instead of being
 //! reported: room for every frame is reserved before, on all file systems that can do that.
