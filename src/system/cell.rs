@@ -70,6 +70,14 @@ impl Cell {
     /// A cell from lengths (Å) and angles (degrees) in the usual orientation: a along x, b in the xy plane.
     pub fn from_parameters(lengths: [f64; 3], angles: [f64; 3], periodic: [bool; 3]) -> Result<Self> {
         let [a, b, c] = lengths;
+        // A cosine does not tell 200° from 160°.
+        if let Some(k) = angles.iter().position(|angle| !(*angle > 0.0 && *angle < 180.0)) {
+            return Err(Error::Structure(format!(
+                "the cell's angle {} is {} degrees; give one between 0 and 180",
+                ["alpha", "beta", "gamma"][k],
+                angles[k]
+            )));
+        }
         // Right angles must give exact zeros: cos(90°) in floating point is 6e-17.
         let cos = angles.map(|angle| if angle == 90.0 { 0.0 } else { angle.to_radians().cos() });
         let sin_gamma = (1.0 - cos[2] * cos[2]).sqrt();
@@ -203,6 +211,17 @@ mod tests {
     fn impossible_cells_are_refused() {
         assert!(Cell::from_parameters([1.0; 3], [60.0, 60.0, 170.0], [true; 3]).is_err());
         assert!(Cell::from_parameters([1.0, -1.0, 1.0], [90.0; 3], [true; 3]).is_err());
+        for angle in [200.0, 270.0, -90.0, 359.0, -1.0, 360.5, 0.0, 180.0, f64::NAN] {
+            for k in 0..3 {
+                let mut angles = [90.0; 3];
+                angles[k] = angle;
+                let message = Cell::from_parameters([20.0; 3], angles, [true; 3]).unwrap_err().to_string();
+                assert!(
+                    message.contains(["alpha", "beta", "gamma"][k]) && message.contains("between 0 and 180"),
+                    "{message}"
+                );
+            }
+        }
         assert!(Cell::from_parameters([f64::NAN, 1.0, 1.0], [90.0; 3], [true; 3]).is_err());
         let flat = Matrix3::new(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0);
         assert!(Cell::new(flat, [true; 3]).is_err());
