@@ -1,5 +1,7 @@
 //! How much memory can be had. What would not fit is refused in words, before the operating system ends the program.
 
+use rustix::param::page_size;
+use rustix::process::{Resource, getrlimit};
 use std::fs::read_to_string;
 
 /// Says whether so many bytes can be had; always where the system does not tell.
@@ -16,7 +18,7 @@ pub(crate) fn check(bytes: f64) -> Result<(), String> {
     }
 }
 
-/// Bytes that can be had without swapping, and no more than this process's control group may have.
+/// Bytes that can be had without swapping, and no more than this process, or its control group, may have.
 fn available() -> Option<f64> {
     let group = || read_to_string("/sys/fs/cgroup/memory.max").ok()?.trim().parse::<f64>().ok();
     let machine = || {
@@ -24,7 +26,14 @@ fn available() -> Option<f64> {
         let line = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
     };
-    [group(), machine()].into_iter().flatten().reduce(f64::min)
+    // What `ulimit -v` leaves: the first number of the table is the pages that there are.
+    let process = || {
+        let limit = getrlimit(Resource::As).current? as f64;
+        let table = read_to_string("/proc/self/statm").ok()?;
+        let taken = table.split_whitespace().next()?.parse::<f64>().ok()? * page_size() as f64;
+        Some((limit - taken).max(0.0))
+    };
+    [group(), machine(), process()].into_iter().flatten().reduce(f64::min)
 }
 
 #[cfg(test)]

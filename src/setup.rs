@@ -23,10 +23,14 @@ use std::sync::atomic::AtomicBool;
 const LONGEST_HYDROGEN_BOND: f64 = 1.6;
 /// Å: atoms closer than this are a mistake in the structure, whatever the elements.
 const CLOSEST_CONTACT: f64 = 0.3;
+/// Å: no bond is shorter, so that a thinner cell would put every atom on its own images.
+const THINNEST_CELL: f64 = 0.7;
 /// Å: the skin on the CPU, where searching the list costs more than making it: with 2 Å, steps of 99 atoms take 1.4 times as long.
 pub(crate) const CPU_SKIN: f64 = 1.0;
 /// Numbers that the network on the CPU keeps for every feature of an atom in a layer, at the very least.
 const NUMBERS_A_FEATURE: f64 = 15.0;
+/// So many atoms are not made before it is known that there is room for them.
+const LARGE: usize = 100_000;
 
 /// A run that is ready to begin: everything is loaded, checked, and the first forces are known.
 pub struct Prepared {
@@ -76,7 +80,7 @@ pub(crate) fn start(config: &RunConfig, model: &Model) -> Result<System> {
         Error::Structure(problem) => Error::Structure(format!("{file}: {problem}")),
         other => other,
     };
-    let mut system = system(config)?;
+    let mut system = system(config, model)?;
     check(model, &system).map_err(in_file)?;
     set_velocities(config, &mut system)?;
     Ok(system)
@@ -302,6 +306,35 @@ pub(crate) fn check_memory<T>(model: &Model, atoms: usize) -> Result<()> {
         .map_err(|problem| Error::Structure(format!("the system has {atoms} atoms: {problem}; use a smaller one")))
 }
 
+/// As [`check_memory`], before there is any of these atoms, for the device that the input asks for.
+fn check_room(config: &RunConfig, model: &Model, atoms: usize) -> Result<()> {
+    let on_cpu = || match config.backend.precision {
+        Precision::F32 => check_memory::<f32>(model, atoms),
+        Precision::F64 => check_memory::<f64>(model, atoms),
+    };
+    let plain = config.backend.precision == Precision::F32 && !config.backend.direct_filters;
+    let device = match config.backend.device {
+        Device::Cpu => return on_cpu(),
+        Device::Auto if !plain => return on_cpu(),
+        Device::Cuda => cuda::Device::open(0)?,
+        Device::Auto => match cuda::Device::open(0) {
+            Ok(device) => device,
+            Err(_) => return on_cpu(),
+        },
+    };
+    // Of pairs nothing is known yet: without any.
+    let Some(bytes) = cuda::bytes_an_atom(model, 0.0, 0.0) else { return Ok(()) };
+    let largest = cuda::largest_system(device.free_memory()? as f64, bytes);
+    match atoms as f64 <= largest {
+        true => Ok(()),
+        false if config.backend.device == Device::Auto => on_cpu(),
+        false => Err(Error::Structure(format!(
+            "the system has {atoms} atoms, and the GPU's memory has room for {:.1} million at most; use a smaller one",
+            largest * 1e-6
+        ))),
+    }
+}
+
 /// What a user is told of the CPU; `reason`: why it is not the GPU, where that was left open.
 pub(crate) fn describe_cpu<T: Real>(reason: Option<String>) -> String {
     let threads = rayon::current_num_threads();
@@ -333,7 +366,7 @@ fn cpu<T: Real>(
 }
 
 /// The structure with everything that the input changes about it.
-fn system(config: &RunConfig) -> Result<System> {
+fn system(config: &RunConfig, model: &Model) -> Result<System> {
     let wanted = &config.system;
     let mut system =
         structure::read_structure(&wanted.structure, wanted.frame).map_err(|error| match wanted.frame {
@@ -400,14 +433,19 @@ fn system(config: &RunConfig) -> Result<System> {
         )));
     }
     let replicate = config.what("system.replicate");
-    system.replicated(wanted.replicate).map_err(|error| Error::Structure(format!("{replicate}: {error}")))
+    // Copies beyond counting are refused where they would be made.
+    let atoms = wanted.replicate.iter().copied().fold(system.len(), usize::saturating_mul);
+    let room = if (LARGE..=u32::MAX as usize).contains(&atoms) { check_room(config, model, atoms) } else { Ok(()) };
+    room.and_then(|()| system.replicated(wanted.replicate))
+        .map_err(|error| Error::Structure(format!("{replicate}: {error}")))
 }
 
 /// Refuses a cell so thin that every atom sits on its own image, and a left-handed one.
 fn check_cell(cell: &Cell) -> std::result::Result<(), String> {
-    if let Some(k) = (0..3).find(|&k| cell.periodic()[k] && cell.heights()[k] < CLOSEST_CONTACT) {
+    if let Some(k) = (0..3).find(|&k| cell.periodic()[k] && cell.heights()[k] < THINNEST_CELL) {
         return Err(format!(
-            "the cell is {} Å thick along {}, thinner than any atom ({CLOSEST_CONTACT} Å); check its edges, which are in Å",
+            "the cell is {} Å thick along {}, thinner than any bond ({THINNEST_CELL} Å); check its edges, which are in Å, and \
+             its angles",
             short(cell.heights()[k]),
             ["a", "b", "c"][k]
         ));

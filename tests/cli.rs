@@ -156,6 +156,25 @@ fn mistakes_end_with_one_sentence_and_status_2() {
     assert!(!bench.path("runs").exists());
 }
 
+/// Also where it is the shell that allows no more; a debug build would take minutes to make so many atoms.
+#[test]
+fn copies_beyond_the_memory_are_refused_before_they_are_made() {
+    let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0; 3], [true; 3]).unwrap();
+    let bench = Bench::new("painn", &random_system(9, cell, 5), INPUT);
+    let program = env!("CARGO_BIN_EXE_verlet");
+    let script = format!(
+        "ulimit -v 4000000; exec {program} check input.toml --backend cpu --set system.replicate=[100,100,100]"
+    );
+    let output = common::output(Command::new("sh").args(["-c", &script]).current_dir(&bench.folder)).unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("system.replicate = [100, 100, 100]: the system has 9000000 atoms: that takes about 16.1 GiB of memory, and 3.")
+            && message.lines().count() == 1,
+        "{message}"
+    );
+}
+
 #[test]
 fn a_student_network_is_announced_once() {
     let bench = Bench::new("student", &molecule(), INPUT);
