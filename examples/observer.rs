@@ -23,7 +23,8 @@ impl Observer for Bond {
 }
 
 fn main() -> Result<()> {
-    let config = RunConfig::load("inputs/ethanol.toml", &["output.trajectory.interval=1".into()])?;
+    let config =
+        RunConfig::load("inputs/ethanol.toml", &["dynamics.steps=1000".into(), "output.trajectory.interval=1".into()])?;
     let mut bond = Bond { atoms: [2, 3], lengths: Vec::new() };
     let outcome = setup::prepare(&config)?.run(&mut [&mut bond])?;
 

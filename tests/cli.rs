@@ -43,7 +43,7 @@ fn a_run_leaves_a_trajectory_that_h5py_and_mdanalysis_open() {
     assert!(
         text.contains("list with a skin of 1 Å\n")
             && text.contains("finished 40 steps")
-            && text.contains("verdict            PASS"),
+            && text.contains("verdict            INCONCLUSIVE: 21 rows of the energy log are too few"),
         "{text}"
     );
     let trajectory = bench.path("out/trajectory.h5md");
@@ -235,6 +235,30 @@ fn evaluate_writes_what_the_library_computes() {
     run_python("check_evaluate.py", &[bench.path("out.xyz").into()]);
 }
 
+/// What scripts go by: the verdict of a run that went to its end, and no verdict on what is too short for one.
+#[test]
+fn the_exit_status_tells_the_verdict() {
+    let bench = Bench::new("painn", &molecule(), INPUT);
+    let run = |folder: &str, more: &[&str]| {
+        let output = bench.verlet(&[&["run", "input.toml", "--output", folder][..], more].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let every = ["--steps", "100", "--set", "output.energy.interval=1"];
+    let (status, text) = run("pass", &every);
+    assert!(status == Some(0) && text.contains("verdict            PASS: "), "{text}");
+    let (status, text) = run("fail", &["--set", "verdict.max_excursion=1e-12"]);
+    assert!(status == Some(3) && text.contains("verdict            FAIL: "), "{text}");
+    let (status, text) = run("short", &[&every[..], &["--set", "verdict.max_drift=1e-9"]].concat());
+    assert!(status == Some(0) && text.contains("verdict            INCONCLUSIVE: the run is too short"), "{text}");
+    for more in [&["--steps", "0"][..], &["--steps", "5"], &["--set", "output.energy.interval=1000000"]] {
+        let (status, text) = run(more[1], more);
+        assert!(status == Some(0) && text.contains("verdict            INCONCLUSIVE: "), "{more:?}: {text}");
+    }
+    // It is made again from the log.
+    let output = bench.verlet(&["resume", "fail", "--steps", "50"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+}
+
 /// Ctrl-C: the run ends at a whole step, the files are closed, the verdict is given.
 #[test]
 fn an_interrupt_stops_cleanly() {
@@ -254,7 +278,7 @@ fn an_interrupt_stops_cleanly() {
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}");
+    assert_eq!(output.status.code(), Some(4), "{text}");
     assert!(text.contains("of 100000000, as you asked") && text.contains("verdict"), "{text}");
     assert!(H5mdReader::open(&trajectory).unwrap().frames().unwrap() > 0);
 }

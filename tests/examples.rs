@@ -38,7 +38,8 @@ fn energy_prints_energy_and_forces() {
 fn run_holds_the_temperature() {
     let text = run("run");
     let kelvin = number(&text, "steps, ", " K on average");
-    assert!((150.0..450.0).contains(&kelvin) && text.contains("verdict            PASS"), "{text}");
+    // Its 2 ps are too short to tell how well the energy of three atoms in a strong bath is conserved.
+    assert!((150.0..450.0).contains(&kelvin) && text.contains("verdict            INCONCLUSIVE: "), "{text}");
 }
 
 #[test]

@@ -7,15 +7,36 @@ from scipy.stats import linregress
 
 BOLTZMANN = 8.617333262e-5  # eV/K
 BLOCKS = 20
+#: Those of `verlet run`'s verdict; src/analysis/drift.rs says why.
+VERDICT_BLOCKS, VERDICT_MARGIN = 10, 6.4
 
 
 def drift(time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float = 0.0) -> tuple[float, float]:
-    """Slope and its standard error in kT/ns per degree of freedom, from the means of blocks; ps and eV."""
+    """Slope and its standard error in kT/ns per degree of freedom, from the means of blocks; ps and eV.
+
+    For an energy that does not wander over more than a block: a shadow energy, or a long run.
+    """
     unit = freedom * BOLTZMANN * kelvin * 1e-3  # eV/ps in one kT/ns/dof
     values = energy - energy[0] + added * unit * time
     times, means = ([part.mean() for part in np.array_split(column, BLOCKS)] for column in (time, values))
     fit = linregress(times, means)
     return fit.slope / unit, fit.stderr / unit
+
+
+def verdict_drift(
+    time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float = 0.0
+) -> tuple[float, float]:
+    """Slope and its margin as `verlet run` prints them: for an energy that may wander for as long as the run."""
+    unit = freedom * BOLTZMANN * kelvin * 1e-3  # eV/ps in one kT/ns/dof
+    values = energy - energy[0] + added * unit * time
+    # The same blocks as those of the program.
+    ends = np.arange(VERDICT_BLOCKS + 1) * len(time) // VERDICT_BLOCKS
+    times, means = (np.add.reduceat(column, ends[:-1]) / np.diff(ends) for column in (time, values))
+    slope = linregress(times, means).slope
+    steps = np.diff(means) - slope * np.diff(times)
+    scatter = np.sqrt((steps**2).sum() / (VERDICT_BLOCKS - 2))
+    error = scatter * np.sqrt(VERDICT_BLOCKS - 1) / (times[-1] - times[0])
+    return float(slope / unit), float(VERDICT_MARGIN * error / unit)
 
 
 def mean_of_blocks(values: np.ndarray) -> tuple[float, float]:

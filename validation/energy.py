@@ -27,8 +27,8 @@ the ratio of the two standard deviations from {(STEPS[1] / STEPS[0]) ** 2:g}. A 
 energy, or a potential with jumps, breaks the law. Control: time steps of {LONG_STEPS[0]:g} and {LONG_STEPS[1]:g} fs,
 too long for the vibrations of hydrogen.
 
-**Drift.** The slope of the energy at {STEPS[1]} fs, from the means of 20 blocks, with its standard error; the check is
-its size plus two errors, so that a run that proves nothing does not pass. It is no less than what the integrator makes
+**Drift.** The slope of the energy at {STEPS[1]} fs with its margin, both as `verlet run` makes them for its verdict; the
+check is the sum of their sizes, so that a run that proves nothing does not pass. It is no less than what the integrator makes
 of a molecule that redistributes its vibrational energy: what velocity Verlet conserves differs from the energy by a
 term in Δt² that depends on which vibrations are excited. Control: the same energies with a drift of twice the bound
 added.
@@ -95,18 +95,18 @@ def all_starts(engine: Engine, name: str, steps: tuple[float, float]) -> dict[fl
 
 
 def drift(run: Run, section: Section, name: str, axis: plt.Axes) -> None:
-    slope, error, kelvin = drift_of(run)
-    unit = "kT/ns/dof, with two errors"
-    section.checks.append(Check(f"{name}: drift", abs(slope) + 2 * error, DRIFT_BOUND, unit))
-    added, error_added, _ = drift_of(run, added=2 * DRIFT_BOUND)
+    slope, margin, kelvin = verdict_of(run)
+    unit = "kT/ns/dof, with its margin"
+    section.checks.append(Check(f"{name}: drift", abs(slope) + margin, DRIFT_BOUND, unit))
+    added, margin_added, _ = verdict_of(run, added=2 * DRIFT_BOUND)
     what = f"{name}: with {2 * DRIFT_BOUND:g} kT/ns/dof added"
-    section.checks.append(Check(what, abs(added) + 2 * error_added, DRIFT_BOUND, unit, control=True))
+    section.checks.append(Check(what, abs(added) + margin_added, DRIFT_BOUND, unit, control=True))
     time, energy = run.log["time"], run.log["conserved"] - run.log["conserved"][0]
     section.notes.append(
-        f"{name}, {time[-1]:g} ps: drift {slope:+.2e} ± {error:.1e} kT/ns/dof at a mean of {kelvin:.0f} K, standard "
+        f"{name}, {time[-1]:g} ps: drift {slope:+.2e} ± {margin:.1e} kT/ns/dof at a mean of {kelvin:.0f} K, standard "
         f"deviation of the energy {1e3 * energy.std():.3f} meV."
     )
-    section.numbers[f"{name}: drift (kT/ns/dof), its error, K"] = [slope, error, kelvin]
+    section.numbers[f"{name}: drift (kT/ns/dof), its margin, K"] = [slope, margin, kelvin]
     thin = slice(None, None, max(1, len(energy) // 400))
     axis.plot(time[thin], 1e3 * energy[thin], lw=0.5, label=name)
 
@@ -121,10 +121,18 @@ def convergence(runs: dict[float, list[Run]]) -> tuple[float, dict[float, float]
     return value, {step: np.std(energy) for step, energy in energies.items()}
 
 
-def drift_of(run: Run, added: float = 0.0) -> tuple[float, float, float]:
+def drift_of(run: Run) -> tuple[float, float, float]:
     """Slope of the energy and its standard error in kT/ns per degree of freedom, and the mean temperature in K."""
-    log = run.log
-    kelvin = log["temperature"].mean()
-    # The centre of mass is at rest: 3N − 3 degrees of freedom.
-    slope, error = blocks.drift(log["time"], log["conserved"], kelvin, 3 * len(run.masses) - 3, added)
-    return slope, error, kelvin
+    log, kelvin = run.log, run.log["temperature"].mean()
+    return *blocks.drift(log["time"], log["conserved"], kelvin, freedom(run)), kelvin
+
+
+def verdict_of(run: Run, added: float = 0.0) -> tuple[float, float, float]:
+    """The same with the margin of `verlet run`'s verdict in place of the error."""
+    log, kelvin = run.log, run.log["temperature"].mean()
+    return *blocks.verdict_drift(log["time"], log["conserved"], kelvin, freedom(run), added), kelvin
+
+
+def freedom(run: Run) -> int:
+    """Degrees of freedom: the centre of mass is at rest."""
+    return 3 * len(run.masses) - 3

@@ -18,6 +18,9 @@ INPUT = ROOT / "validation/base.toml"
 MODEL = ROOT / "inputs/models/ethanol-water-v2.safetensors"
 STRUCTURES = ROOT / "inputs/structures"
 
+#: How a run ends that did not fail: as planned; with a verdict of FAIL, which is for the checks to judge; stopped by a signal.
+ENDED = (0, 3, 4)
+
 
 class Failure(Exception):
     """The engine ended with an error; the text is the engine's."""
@@ -69,7 +72,7 @@ class Engine:
 
     def call(self, command: list[str]) -> str:
         done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
+        if done.returncode not in ENDED:
             raise Failure(done.stderr.strip())
         return done.stdout
 

@@ -29,7 +29,7 @@ import liquid
 import molecules
 import numpy as np
 import reduce
-from engine import ROOT, STRUCTURES, Engine, Failure, Run
+from engine import ENDED, ROOT, STRUCTURES, Engine, Failure, Run
 
 TIMESTEP = 0.5  # fs
 SHORT = 1000  # steps at constant energy
@@ -184,7 +184,7 @@ def perform(engine: Engine, task: Task, until: float) -> tuple[dict, dict]:
     # Standard error has its progress, a line every few seconds, and its warnings.
     result["said"] = [line for line in warned.splitlines() if line.strip() and " ETA " not in line][:20]
     result["verdict"] = next((line.split(None, 1)[1] for line in said.splitlines() if line.startswith("verdict")), "none")
-    if process.returncode != 0:
+    if process.returncode not in ENDED:
         result["failure"] = " ".join(result["said"])
     try:
         more, frames = REDUCE[task.kind](task, Run(folder))

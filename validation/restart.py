@@ -9,7 +9,7 @@ import time
 
 import h5py
 import numpy as np
-from engine import Engine, Failure, Run
+from engine import ENDED, Engine, Failure, Run
 from page import Check, Section
 
 STEPS = 4000
@@ -50,7 +50,7 @@ def check(engine: Engine) -> Section:
                 time.sleep(chance.uniform(0, duration / 2))
                 process.kill()
             message = process.communicate()[1]
-            if process.returncode == 0:
+            if process.returncode in ENDED:
                 break
             if process.returncode > 0:
                 raise Failure(message)

@@ -2,4 +2,4 @@
 
 mod drift;
 
-pub use drift::{Conservation, Drift, Limits, Verdict};
+pub use drift::{Conservation, Drift, Judgement, Limits, Verdict};

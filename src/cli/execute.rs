@@ -1,6 +1,7 @@
 //! What `run` and `resume` do once everything is ready.
 
-use crate::analysis::Conservation;
+use super::Ending;
+use crate::analysis::{Conservation, Judgement};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::output::folder::RunFolder;
@@ -18,7 +19,7 @@ pub(super) fn execute(
     folder: &RunFolder,
     mut record: Record,
     conservation: Conservation,
-) -> Result<()> {
+) -> Result<Ending> {
     let dynamics = &config.dynamics;
     let first = prepared.backend.step();
     let mut progress =
@@ -52,7 +53,8 @@ pub(super) fn execute(
     report.push_str(&how_to_look(folder, config, &outcome));
     super::say(&report).map_err(|error| {
         Error::Output(format!("{error}; the run itself ended well, and its results are in {}", folder.path().display()))
-    })
+    })?;
+    Ok(Ending::of_run(outcome.verdict.judgement() == Judgement::Fail, outcome.interrupted))
 }
 
 /// `first` is the step at which this process began.

@@ -95,23 +95,46 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
+/// How a command ended that met no error. The exit status tells: whoever runs many must not read what each has printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It has done all that was asked.
+    Done = 0,
+    /// The run went to its end, or to where it was stopped, and its verdict is FAIL.
+    NotConserved = 3,
+    /// A signal stopped the run before its end, at a checkpoint.
+    Stopped = 4,
+}
+
+impl Ending {
+    fn of_run(not_conserved: bool, interrupted: bool) -> Self {
+        // It would be of no use to go on with energy that is not conserved.
+        match (not_conserved, interrupted) {
+            (true, _) => Ending::NotConserved,
+            (false, true) => Ending::Stopped,
+            (false, false) => Ending::Done,
+        }
+    }
+}
+
 /// Runs the program; the error chain is printed here and nowhere else.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Where it fails, the operating system ends the program at a limit of file sizes, as it would without this.
     let _ = flag::register(SIGXFSZ, Arc::default());
+    let done = |result: Result<()>| result.map(|()| Ending::Done);
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
-        Command::Repair(arguments) => repair::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Evaluate(arguments) => evaluate::run(&arguments),
-        Command::Convert(arguments) => convert::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Info(arguments) => info::run(&arguments),
+        Command::Repair(arguments) => done(repair::run(&arguments)),
+        Command::Check(arguments) => done(check::run(&arguments)),
+        Command::Evaluate(arguments) => done(evaluate::run(&arguments)),
+        Command::Convert(arguments) => done(convert::run(&arguments)),
+        Command::Bench(arguments) => done(bench::run(&arguments)),
+        Command::Info(arguments) => done(info::run(&arguments)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ending) => ExitCode::from(ending as u8),
         Err(error) => {
             complain(&format!("error: {error}"));
             ExitCode::from(error.exit_status())

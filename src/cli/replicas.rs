@@ -1,5 +1,6 @@
 //! `run`, `check` and `resume` of inputs with `[[replicas]]`.
 
+use super::Ending;
 use super::summary::Table;
 use crate::analysis::Conservation;
 use crate::backend::{Departure, Failure};
@@ -21,7 +22,7 @@ use std::time::Instant;
 const NAMED: usize = 3;
 
 /// `verlet run`.
-pub(super) fn run(config: &RunConfig) -> Result<()> {
+pub(super) fn run(config: &RunConfig) -> Result<Ending> {
     let directory = &config.output.directory;
     RunFolder::check_free(directory)?;
     let mut prepared = replicas::prepare(config)?;
@@ -84,7 +85,7 @@ pub(super) fn check(config: &RunConfig) -> Result<()> {
 }
 
 /// `verlet resume`, with the new number of steps and the device that were asked for.
-pub(super) fn resume(folder: &RunFolder, steps: Option<u64>, overrides: &[String]) -> Result<()> {
+pub(super) fn resume(folder: &RunFolder, steps: Option<u64>, overrides: &[String]) -> Result<Ending> {
     let (mut checkpoint, is_last) = last_usable(folder)?;
     let (step, scheduled) = (checkpoint.step, checkpoint.steps);
     checkpoint.steps = steps.unwrap_or(scheduled);
@@ -159,7 +160,7 @@ fn execute(
     folder: &RunFolder,
     mut record: SetRecord,
     logs: BTreeMap<usize, Vec<Sample>>,
-) -> Result<()> {
+) -> Result<Ending> {
     let dynamics = &config.dynamics;
     let first = prepared.batch.step();
     let atoms: usize = prepared.members.iter().map(|member| member.info.system.len()).sum();
@@ -206,7 +207,7 @@ fn execute(
     })?;
     match table.failures() {
         Some(sentence) => Err(Error::Run(format!("{sentence}; {}", record.last_good()))),
-        None => Ok(()),
+        None => Ok(Ending::of_run(table.not_conserved(), outcome.interrupted)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `verlet resume`: on from the last checkpoint, as if nothing had happened.
 
-use super::{execute, outputs, replicas};
+use super::{Ending, execute, outputs, replicas};
 use crate::analysis::Conservation;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -48,7 +48,7 @@ impl Arguments {
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<()> {
+pub(super) fn run(arguments: &Arguments) -> Result<Ending> {
     let folder = RunFolder::open(&arguments.folder)?;
     let overrides = arguments.overrides()?;
     if folder.checkpoints().are_of_a_set() {
@@ -97,7 +97,7 @@ pub(super) fn accept(config: &RunConfig, run: &Provenance) -> Result<()> {
 }
 
 /// Says that there is nothing to do, or why what was asked for cannot be done.
-pub(super) fn finished(folder: &Path, step: u64, asked: Option<u64>) -> Result<()> {
+pub(super) fn finished(folder: &Path, step: u64, asked: Option<u64>) -> Result<Ending> {
     match asked {
         Some(steps) if steps < step => Err(Error::Input(format!(
             "--steps {steps} is the total number of steps, and the run in {} has taken {step} already; give more than that",
@@ -106,7 +106,8 @@ pub(super) fn finished(folder: &Path, step: u64, asked: Option<u64>) -> Result<(
         _ => super::say(&format!(
             "the run in {} is finished: it has taken all of its {step} steps; extend it with --steps N, the new total",
             folder.display()
-        )),
+        ))
+        .map(|()| Ending::Done),
     }
 }
 

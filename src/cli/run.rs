@@ -1,6 +1,6 @@
 //! `verlet run`: from an input file to a folder with its results.
 
-use super::{InputArguments, execute, outputs, replicas};
+use super::{Ending, InputArguments, execute, outputs, replicas};
 use crate::analysis::Conservation;
 use crate::error::{Error, Result};
 use crate::output::folder::RunFolder;
@@ -13,7 +13,7 @@ pub(super) struct Arguments {
     input: InputArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<()> {
+pub(super) fn run(arguments: &Arguments) -> Result<Ending> {
     let config = arguments.input.load()?;
     if !config.replicas.is_empty() {
         return replicas::run(&config);

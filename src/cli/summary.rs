@@ -1,5 +1,6 @@
 //! What became of many systems: a table in the run's folder, and a few lines on the screen.
 
+use crate::analysis::Judgement;
 use crate::config::RunConfig;
 use crate::error::{Error, Result, reason};
 use crate::replicas::{Outcome, Prepared, ReplicaOutcome};
@@ -11,7 +12,9 @@ use std::time::Duration;
 const FILE: &str = "replicas.csv";
 /// The columns.
 const COLUMNS: &str = "replica,structure,frame,atoms,seed,temperature_kelvin,last_step,mean_temperature_kelvin,\
-                       drift_kt_per_ns_per_dof,drift_error_kt_per_ns_per_dof,excursion_ev_per_atom,departures,verdict,failure";
+                       drift_kt_per_ns_per_dof,drift_margin_kt_per_ns_per_dof,excursion_ev_per_atom,departures,verdict,failure";
+/// In the place of a verdict, for what went no further.
+const FAILED: &str = "failed";
 /// Failures that a message names.
 const NAMED: usize = 3;
 
@@ -59,13 +62,13 @@ impl Table {
         let mut text = format!("{COLUMNS}\n");
         for row in &self.rows {
             let verdict = &row.outcome.verdict;
-            let (drift, error) =
-                verdict.per_degree_of_freedom().map_or((String::new(), String::new()), |(drift, error)| {
-                    (format!("{drift:.6e}"), format!("{error:.6e}"))
+            let (drift, margin) =
+                verdict.per_degree_of_freedom().map_or((String::new(), String::new()), |(drift, margin)| {
+                    (format!("{drift:.6e}"), format!("{margin:.6e}"))
                 });
             let _ = writeln!(
                 text,
-                "{},{},{},{},{},{},{},{:.3},{drift},{error},{:.6e},{},{},{}",
+                "{},{},{},{},{},{},{},{:.3},{drift},{margin},{:.6e},{},{},{}",
                 row.name,
                 quoted(&row.structure),
                 row.frame,
@@ -104,7 +107,7 @@ impl Table {
             taken * self.atoms as f64 / seconds * 1e-6,
             taken * config.dynamics.timestep * 1e-6 / seconds * 86_400.0,
         );
-        let words = ["PASS", "inconclusive", "FAIL", "failed"].map(|word| {
+        let words = ["PASS", "INCONCLUSIVE", "FAIL", FAILED].map(|word| {
             let count = self.rows.iter().filter(|row| row.word() == word).count();
             (count > 0).then(|| format!("{count} {word}"))
         });
@@ -113,11 +116,11 @@ impl Table {
         let whole = || self.rows.iter().filter(|row| row.outcome.failure.is_none());
         let drift = |row: &&Row| row.outcome.verdict.per_degree_of_freedom().map_or(0.0, |(drift, _)| drift.abs());
         if let Some(worst) = whole().max_by(|a, b| drift(a).total_cmp(&drift(b)))
-            && let Some((drift, error)) = worst.outcome.verdict.per_degree_of_freedom()
+            && let Some((drift, margin)) = worst.outcome.verdict.per_degree_of_freedom()
         {
             let _ = writeln!(
                 text,
-                "worst drift        {drift:+.2e} ± {error:.1e} kT/ns per degree of freedom (bound {}), in {}",
+                "worst drift        {drift:+.2e} ± {margin:.1e} kT/ns per degree of freedom (bound {}), in {}",
                 worst.outcome.verdict.limits.drift, worst.name
             );
         }
@@ -146,6 +149,11 @@ impl Table {
         text
     }
 
+    /// Whether the energy of any replica that went to the end is not conserved.
+    pub fn not_conserved(&self) -> bool {
+        self.rows.iter().any(|row| row.word() == Judgement::Fail.word())
+    }
+
     /// The sentence about those that failed, if any did.
     pub fn failures(&self) -> Option<String> {
         let failed: Vec<_> = self.rows.iter().filter_map(|row| Some((row, row.outcome.failure.as_ref()?))).collect();
@@ -161,13 +169,7 @@ impl Table {
 
 impl Row {
     fn word(&self) -> &'static str {
-        let verdict = &self.outcome.verdict;
-        match (&self.outcome.failure, verdict.passed(), verdict.conclusive()) {
-            (Some(_), _, _) => "failed",
-            (None, false, _) => "FAIL",
-            (None, true, true) => "PASS",
-            (None, true, false) => "inconclusive",
-        }
+        if self.outcome.failure.is_some() { FAILED } else { self.outcome.verdict.judgement().word() }
     }
 }
 

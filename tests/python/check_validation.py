@@ -131,6 +131,11 @@ def slopes_and_means_come_with_their_errors():
     assert abs(slope - 3) < 4 * error and 0 < error < 0.1
     added, _ = blocks.drift(time, 3 * unit * time + noise, 300, 6, added=2)
     assert abs(added - slope - 2) < 1e-9
+    slope, margin = blocks.verdict_drift(time, 3 * unit * time + noise, 300, 6)
+    assert abs(slope - 3) < margin / 4 and 0 < margin < 1.5
+    walks = [blocks.verdict_drift(time, random.normal(0, 1e-4, 4000).cumsum(), 300, 6) for _ in range(1000)]
+    assert sum(abs(slope) > margin for slope, margin in walks) <= 5
+    assert sum(2 * abs(slope) > margin for slope, margin in walks) >= 5
     mean, error = blocks.mean_of_blocks(300 + random.normal(0, 20, 4000))
     assert abs(mean - 300) < 4 * error and 0.15 < error < 0.6
     try:
