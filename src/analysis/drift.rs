@@ -195,7 +195,7 @@ impl Verdict {
                 let digit = 10f64.powf(longer.log10().floor());
                 let longer = (longer / digit).ceil() * digit;
                 let times = if longer < 1e4 { format!("some {longer:.0} times as long") } else { "far longer".into() };
-                format!("the run is too short to judge its energy; one {times} should do")
+                format!("the run is too short to judge its energy; one {times} may tell")
             }
         }
     }
