@@ -3,7 +3,7 @@
 use super::aligned::Aligned;
 use super::geometry::Pair;
 use super::real::Real;
-use super::simd::{Isa, LANES, V, Vector, padded, prefetch};
+use super::simd::{Isa, LANES, V, Vector, padded};
 use crate::model::{Grid, Model, RadialFilter, spline_weights};
 
 /// How radial filters are evaluated.
@@ -28,6 +28,8 @@ pub(super) struct Place<T> {
     interval: u32,
     /// Of the coefficients.
     weights: [T; 4],
+    /// Of the last two of them together.
+    upper: T,
     /// Of the differences of neighbouring coefficients in the derivative, 1/Å.
     slopes: [T; 3],
 }
@@ -50,7 +52,7 @@ impl<T: Real> Source<T> {
                 let (interval, fraction) = table.grid.locate(d);
                 let (weights, slopes) = spline_weights(T::of(fraction));
                 let slopes = slopes.map(|slope| slope * table.per_angstrom);
-                Place { interval: interval as u32, weights, slopes }
+                Place { interval: interval as u32, weights, upper: weights[2] + weights[3], slopes }
             }
         }
     }
@@ -60,9 +62,6 @@ impl<T: Real> Source<T> {
 pub(super) trait RowFilters<I: Isa, T: Real> {
     /// The filter of the row's pair `n`.
     fn of<'a>(&'a self, n: usize, pair: &'a Pair<T>) -> impl PairFilter<I, T> + 'a;
-
-    /// Asks for what [`of`](Self::of) will read.
-    fn prefetch(&self, pair: &Pair<T>);
 }
 
 /// The filter of one pair in one slice: values W and derivatives W' of three times [`LANES`] channels.
@@ -140,17 +139,12 @@ pub(super) struct TableSlice<'a, T> {
 
 impl<I: Isa, T: Real> RowFilters<I, T> for TableSlice<'_, T> {
     #[inline(always)]
-    fn prefetch(&self, pair: &Pair<T>) {
-        let first = pair.place.interval as usize * SLICE;
-        for line in 0..4 * 3 {
-            prefetch(self.coefficients, first + line * LANES);
-        }
-    }
-
-    #[inline(always)]
     fn of<'b>(&'b self, _: usize, pair: &'b Pair<T>) -> impl PairFilter<I, T> + 'b {
         let place = &pair.place;
-        Spline { coefficients: &self.coefficients[place.interval as usize * SLICE..][..4 * SLICE], place }
+        let first = place.interval as usize * SLICE;
+        debug_assert!(first + 4 * SLICE <= self.coefficients.len());
+        // SAFETY: a place is one in this table, which has three knots more than intervals.
+        Spline { coefficients: unsafe { self.coefficients.get_unchecked(first..first + 4 * SLICE) }, place }
     }
 }
 
@@ -198,7 +192,7 @@ impl<I: Isa, T: Real> PairFilter<I, T> for Spline<'_, T> {
             along[0] = before.fma(y, along[0]);
             along[1] = between.fma(y, along[1]);
             along[2] = after.fma(y, along[2]);
-            let value = between.fma(V::<I, T>::splat(w[2] + w[3]), b);
+            let value = between.fma(V::<I, T>::splat(self.place.upper), b);
             after.fnma(V::<I, T>::splat(w[3]), before.fnma(V::<I, T>::splat(w[0]), value))
         }
     }
@@ -233,9 +227,6 @@ impl<T: Real> Computed<T> {
 }
 
 impl<I: Isa, T: Real> RowFilters<I, T> for Computed<T> {
-    #[inline(always)]
-    fn prefetch(&self, _: &Pair<T>) {}
-
     #[inline(always)]
     fn of<'b>(&'b self, n: usize, _: &'b Pair<T>) -> impl PairFilter<I, T> + 'b {
         let numbers = n * SLICE..(n + 1) * SLICE;

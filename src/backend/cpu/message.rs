@@ -4,6 +4,10 @@
 //! pair are served at once, so that its filter is evaluated once; a directed pair serves the atom of its row. A task
 //! writes to its own atoms alone and in the order of their rows, so every sum has a fixed order.
 //!
+//! Inside a row the atom's own numbers and sums stay in registers, and arrays are reached through pointers: looking at the
+//! bounds of a dozen slices for every pair took a third of the time. Lengths are looked at once a task; that pairs lead
+//! to atoms that there are is what [`Pairs`] promises.
+//!
 //! Notation as in ARCHITECTURE.md: x = (x^q, x^R, x^μ) is what an atom sends, W = (W^q, W^R, W^μ) the filter at the
 //! pair's distance, û the direction from i to j. What all atoms send lies as `[atom][slice][3][LANES]` (see
 //! [`Dense::sliced`](super::dense::Dense::sliced)), vectors as `[atom][c][F]`. F is padded to whole slices.
@@ -44,11 +48,22 @@ const AHEAD: usize = 2;
 
 /// A row of pairs.
 struct Row<'a, T> {
-    /// Index of the first.
+    /// Index of the first among the chunk's.
     start: usize,
     pairs: &'a [Pair<T>],
     /// So many of them are shared.
     shared: usize,
+    /// The last of all pairs.
+    last: *const Pair<T>,
+}
+
+impl<T> Row<'_, T> {
+    /// A pair that comes soon after the pair `n`.
+    #[inline(always)]
+    fn soon(&self, n: usize) -> &Pair<T> {
+        // SAFETY: the row is part of the array whose last pair this is.
+        unsafe { &*self.pairs.as_ptr().wrapping_add(n + AHEAD).min(self.last) }
+    }
 }
 
 /// What a pass does with the pairs of one atom.
@@ -60,8 +75,16 @@ impl<T: Real> Task<'_, T> {
     /// Goes through the rows of the chunk's atoms.
     #[inline(always)]
     fn each_row<I: Isa>(&self, atoms: usize, pass: &mut impl Rows<T>) {
+        let Pairs { offsets, shared, pairs, .. } = self.pairs;
+        let last = pairs.as_ptr().wrapping_add(pairs.len().saturating_sub(1));
         for atom in self.first..self.first + atoms {
-            let row = self.row(atom);
+            let (start, end) = (offsets[atom], offsets[atom + 1]);
+            let row = Row {
+                start: start - offsets[self.first],
+                pairs: &pairs[start..end],
+                shared: shared[atom] - start,
+                last,
+            };
             match self.filters {
                 Source::Table(table) => pass.row::<I>(&table.slice(self.layer, self.slice), atom, &row),
                 Source::Direct(filters) => {
@@ -71,74 +94,73 @@ impl<T: Real> Task<'_, T> {
         }
     }
 
-    /// The row of an atom.
-    #[inline(always)]
-    fn row(&self, atom: usize) -> Row<'_, T> {
-        let start = self.pairs.offsets[atom];
-        let pairs = &self.pairs.pairs[start..self.pairs.offsets[atom + 1]];
-        Row { start, pairs, shared: self.pairs.shared[atom] - start }
+    /// Where this slice begins of what all atoms send.
+    fn sent(&self, x: &[T]) -> *const T {
+        assert_eq!(x.len(), 3 * self.features * (self.pairs.offsets.len() - 1));
+        x[3 * self.slice * LANES..].as_ptr()
     }
 
-    /// A pair that comes soon after one.
-    #[inline(always)]
-    fn soon(&self, pair: usize) -> &Pair<T> {
-        &self.pairs.pairs[(pair + AHEAD).min(self.pairs.pairs.len() - 1)]
+    /// Where this slice begins of the scalars (one part) or vectors (three parts) of all atoms.
+    fn channels(&self, numbers: &[T], parts: usize) -> *const T {
+        assert_eq!(numbers.len(), parts * self.features * (self.pairs.offsets.len() - 1));
+        numbers[self.slice * LANES..].as_ptr()
     }
 
-    /// What an atom sends in this slice, of what all atoms send.
+    /// Asks for what atoms send, their vectors if there are any and, on the way back, their gradients.
     #[inline(always)]
-    fn sent<'b>(&self, x: &'b [T], atom: usize) -> &'b [T] {
-        &x[(atom * self.features + self.slice * LANES) * 3..][..3 * LANES]
-    }
-
-    /// An atom's scalars in this slice.
-    #[inline(always)]
-    fn scalars<'b>(&self, q: &'b [T], atom: usize) -> &'b [T] {
-        &q[atom * self.features + self.slice * LANES..][..LANES]
-    }
-
-    /// An atom's vectors from this slice on, `[c][F]`.
-    #[inline(always)]
-    fn vectors<'b>(&self, mu: &'b [T], atom: usize) -> &'b [T] {
-        &mu[atom * 3 * self.features + self.slice * LANES..][..2 * self.features + LANES]
-    }
-
-    /// Asks for what [`sent`](Self::sent) and [`vectors`](Self::vectors) will give.
-    #[inline(always)]
-    fn prefetch(&self, scalars: (&[T], usize), vectors: Option<&[T]>, atom: usize) {
-        let (x, lines) = scalars;
-        for line in 0..lines {
-            prefetch(x, (atom * self.features + self.slice * LANES) * lines + line * LANES);
+    fn prefetch<const MU: bool>(
+        &self,
+        atom: usize,
+        (x, mu): (*const T, *const T),
+        gradients: Option<(*const T, *const T)>,
+    ) {
+        let f = self.features;
+        for part in 0..3 {
+            prefetch(x.wrapping_add(3 * f * atom + part * LANES));
+            if MU {
+                prefetch(mu.wrapping_add((3 * atom + part) * f));
+            }
         }
-        if let Some(mu) = vectors {
-            for c in 0..3 {
-                prefetch(mu, (atom * 3 + c) * self.features + self.slice * LANES);
+        if let Some((gq, gmu)) = gradients {
+            prefetch(gq.wrapping_add(f * atom));
+            for part in 0..3 {
+                prefetch(gmu.wrapping_add((3 * atom + part) * f));
             }
         }
     }
 }
 
-/// The three components of vectors from the channel `k` of a slice on.
-///
-/// # Safety
-/// `vectors`, as [`Task::vectors`] gives them, reach so far: k and a vector's length make no more than [`LANES`].
-#[inline(always)]
-unsafe fn components<I: Isa, T: Real>(vectors: &[T], f: usize, k: usize) -> [V<I, T>; 3] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let from = vectors.as_ptr().add(k);
-        [V::<I, T>::load(from), V::<I, T>::load(from.add(f)), V::<I, T>::load(from.add(2 * f))]
+/// Some channels of what an atom sends, and of its vectors: zero where there are none.
+#[derive(Clone, Copy)]
+struct Sender<V> {
+    x: [V; 3],
+    mu: [V; 3],
+}
+
+impl<V: Copy> Sender<V> {
+    /// # Safety
+    /// From `x` on there are 2 [`LANES`] numbers and a vector; from `mu` on, if `MU`, 2 F and a vector.
+    #[inline(always)]
+    unsafe fn load<I: Isa, T: Real<Vector<I> = V>, const MU: bool>(x: *const T, mu: *const T, f: usize) -> Self
+    where
+        V: Vector<T>,
+    {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mu = if MU { three::<I, T>(mu, f) } else { [V::zero(); 3] };
+            Sender { x: three::<I, T>(x, LANES), mu }
+        }
     }
 }
 
-/// Some channels of the part `part` of a slice.
+/// Some channels of three parts, so far apart.
 ///
 /// # Safety
-/// The slice has so many parts, and k and a vector's length make no more than [`LANES`].
+/// They are there.
 #[inline(always)]
-unsafe fn part<I: Isa, T: Real>(slice: &[T], part: usize, k: usize) -> V<I, T> {
+unsafe fn three<I: Isa, T: Real>(from: *const T, apart: usize) -> [V<I, T>; 3] {
     // SAFETY: the caller's promise.
-    unsafe { V::<I, T>::load(slice.as_ptr().add(part * LANES + k)) }
+    unsafe { [V::<I, T>::load(from), V::<I, T>::load(from.add(apart)), V::<I, T>::load(from.add(2 * apart))] }
 }
 
 /// a · b.
@@ -168,17 +190,22 @@ unsafe fn gather<I: Isa, T: Real>(a: V<I, T>, b: V<I, T>, to: *mut T) {
 ///
 /// `x` and `mu` are those of all atoms; `mu` is `None` in the first layer, where every μ is zero.
 pub(super) fn forward<T: Real>(task: Task<T>, x: &[T], mu: Option<&[T]>, out: &mut [T]) {
-    dispatch(Forward { task, x, mu, out });
+    let (task, x) = (&task, task.sent(x));
+    match mu {
+        Some(mu) => dispatch(Forward::<_, true> { task, x, mu: task.channels(mu, 3), out }),
+        None => dispatch(Forward::<_, false> { task, x, mu: x, out }),
+    }
 }
 
-struct Forward<'a, T> {
-    task: Task<'a, T>,
-    x: &'a [T],
-    mu: Option<&'a [T]>,
+/// `MU`: there are vectors; otherwise nobody looks at `mu`.
+struct Forward<'a, T, const MU: bool> {
+    task: &'a Task<'a, T>,
+    x: *const T,
+    mu: *const T,
     out: &'a mut [T],
 }
 
-impl<T: Real> Kernel for Forward<'_, T> {
+impl<T: Real, const MU: bool> Kernel for Forward<'_, T, MU> {
     #[inline(always)]
     fn run<I: Isa>(mut self) {
         align_stack();
@@ -188,24 +215,29 @@ impl<T: Real> Kernel for Forward<'_, T> {
     }
 }
 
-impl<T: Real> Rows<T> for Forward<'_, T> {
+impl<T: Real, const MU: bool> Rows<T> for Forward<'_, T, MU> {
     #[inline(always)]
     fn row<I: Isa>(&mut self, filters: &impl RowFilters<I, T>, atom: usize, row: &Row<T>) {
-        let (len, own) = (V::<I, T>::LEN, (atom - self.task.first) * FORWARD);
+        let (len, own, f) = (V::<I, T>::LEN, (atom - self.task.first) * FORWARD, self.task.features);
         // As many sums as there are registers for.
         let together = (LANES / len).min(2);
         for first in (0..LANES).step_by(together * len) {
-            let mut sums = [[V::<I, T>::zero(); 4]; 2];
+            let zero = V::<I, T>::zero();
+            let (mut sums, mut sender) = ([[zero; 4]; 2], [Sender { x: [zero; 3], mu: [zero; 3] }; 2]);
             for v in 0..together {
+                let k = first + v * len;
                 for s in 0..4 {
-                    sums[v][s] = get::<I, T>(self.out, own + s * LANES + first + v * len);
+                    sums[v][s] = get::<I, T>(self.out, own + s * LANES + k);
                 }
+                let at = 3 * f * atom + k;
+                // SAFETY: there is this atom, and k is a vector's place in a slice.
+                sender[v] = unsafe { Sender::load::<I, T, MU>(self.x.add(at), self.mu.wrapping_add(at), f) };
             }
             for n in 0..row.shared {
-                self.pair::<I, true>(filters, (atom, row, n), (first, together), &mut sums);
+                self.pair::<I, true>(filters, (row, n), (first, together), &sender, &mut sums);
             }
             for n in row.shared..row.pairs.len() {
-                self.pair::<I, false>(filters, (atom, row, n), (first, together), &mut sums);
+                self.pair::<I, false>(filters, (row, n), (first, together), &sender, &mut sums);
             }
             for v in 0..together {
                 for s in 0..4 {
@@ -216,63 +248,63 @@ impl<T: Real> Rows<T> for Forward<'_, T> {
     }
 }
 
-impl<T: Real> Forward<'_, T> {
+impl<T: Real, const MU: bool> Forward<'_, T, MU> {
     /// The message of the row's pair `n` to the row's atom, for some vectors from the channel `first` on, and the message
-    /// back if the pair is shared.
+    /// back, of what the atom itself sends, if the pair is shared.
     #[inline(always)]
     fn pair<I: Isa, const SHARED: bool>(
         &mut self,
         filters: &impl RowFilters<I, T>,
-        (atom, row, n): (usize, &Row<T>, usize),
+        (row, n): (&Row<T>, usize),
         (first, together): (usize, usize),
+        own: &[Sender<V<I, T>>; 2],
         sums: &mut [[V<I, T>; 4]; 2],
     ) {
-        let (task, f) = (&self.task, self.task.features);
-        let soon = task.soon(row.start + n);
-        filters.prefetch(soon);
-        task.prefetch((self.x, 3), self.mu, soon.neighbor as usize);
+        let f = self.task.features;
+        self.task.prefetch::<MU>(row.soon(n).neighbor as usize, (self.x, self.mu), None);
 
-        let pair = &row.pairs[n];
-        let j = pair.neighbor as usize;
-        let filter = filters.of(n, pair);
-        let (x, own) = (task.sent(self.x, j), task.sent(self.x, atom));
-        let mu = self.mu.map(|mu| (task.vectors(mu, j), task.vectors(mu, atom)));
-        let u = splat::<I, T>(pair.direction);
-        let out = if SHARED { &mut self.out[(j - task.first) * FORWARD..][..FORWARD] } else { &mut [] };
-        for v in 0..together {
-            let k = first + v * V::<I, T>::LEN;
-            // SAFETY: k is a vector's place in a slice, and so long are the parts of all arrays here.
-            unsafe {
-                let to = out.as_mut_ptr().wrapping_add(k);
+        // SAFETY: pairs have neighbours that there are, of shared ones in this chunk; n is one of the row's pairs; k is a
+        // vector's place in a slice, and so long are the parts of all arrays here.
+        unsafe {
+            let pair = row.pairs.get_unchecked(n);
+            let j = pair.neighbor as usize;
+            debug_assert!(!SHARED || (j >= self.task.first && (j - self.task.first + 1) * FORWARD <= self.out.len()));
+            let at = 3 * f * j;
+            let filter = filters.of(n, pair);
+            let u = splat::<I, T>(pair.direction);
+            let out = self.out.as_mut_ptr().wrapping_add(j.wrapping_sub(self.task.first).wrapping_mul(FORWARD));
+            for v in 0..together {
+                let k = first + v * V::<I, T>::LEN;
+                let (x, mu, to) = (self.x.add(at + k), self.mu.wrapping_add(at + k), out.wrapping_add(k));
                 let w = filter.value(k);
-                sums[v][0] = w.fma(part::<I, T>(x, 0, k), sums[v][0]);
+                sums[v][0] = w.fma(V::<I, T>::load(x), sums[v][0]);
                 if SHARED {
-                    gather::<I, T>(w, part::<I, T>(own, 0, k), to);
+                    gather::<I, T>(w, own[v].x[0], to);
                 }
                 let w = filter.value(LANES + k);
-                let radial = w.mul(part::<I, T>(x, 1, k));
+                let radial = w.mul(V::<I, T>::load(x.add(LANES)));
+                let back = w.mul(own[v].x[1]);
+                let mut sent = [V::<I, T>::zero(); 3];
                 for c in 0..3 {
                     sums[v][1 + c] = radial.fma(u[c], sums[v][1 + c]);
+                    if SHARED {
+                        sent[c] = back.fnma(u[c], V::<I, T>::load(to.add((1 + c) * LANES)));
+                    }
+                }
+                if MU {
+                    let w = filter.value(2 * LANES + k);
+                    let turned = w.mul(V::<I, T>::load(x.add(2 * LANES)));
+                    let back = w.mul(own[v].x[2]);
+                    for c in 0..3 {
+                        sums[v][1 + c] = turned.fma(V::<I, T>::load(mu.add(c * f)), sums[v][1 + c]);
+                        if SHARED {
+                            sent[c] = back.fma(own[v].mu[c], sent[c]);
+                        }
+                    }
                 }
                 if SHARED {
-                    let radial = w.mul(part::<I, T>(own, 1, k));
                     for c in 0..3 {
-                        let to = to.add((1 + c) * LANES);
-                        radial.fnma(u[c], V::<I, T>::load(to)).store(to);
-                    }
-                }
-                if let Some((mu, own_mu)) = mu {
-                    let w = filter.value(2 * LANES + k);
-                    let (m, turned) = (components::<I, T>(mu, f, k), w.mul(part::<I, T>(x, 2, k)));
-                    for c in 0..3 {
-                        sums[v][1 + c] = turned.fma(m[c], sums[v][1 + c]);
-                    }
-                    if SHARED {
-                        let m = components::<I, T>(own_mu, f, k);
-                        let turned = w.mul(part::<I, T>(own, 2, k));
-                        for c in 0..3 {
-                            gather::<I, T>(turned, m[c], to.add((1 + c) * LANES));
-                        }
+                        sent[c].store(to.add((1 + c) * LANES));
                     }
                 }
             }
@@ -298,20 +330,40 @@ pub(super) fn backward<T: Real>(
     out: &mut [T],
     gradients: &mut [PairGradient<T>],
 ) {
-    dispatch(Backward { task, x, mu, centres, atoms, out, gradients });
+    let (task, x) = (&task, task.sent(x));
+    let (gq, gmu) = (task.channels(centres.0, 1), task.channels(centres.1, 3));
+    assert_eq!(gradients.len(), task.pairs.of_chunk(task.first).len());
+    assert_eq!(out.len(), if mu.is_some() { atoms * BACKWARD } else { 0 });
+    match mu {
+        Some(mu) => dispatch(Backward::<_, true> { task, x, mu: task.channels(mu, 3), gq, gmu, atoms, out, gradients }),
+        None => dispatch(Backward::<_, false> { task, x, mu: x, gq, gmu, atoms, out, gradients }),
+    }
 }
 
-struct Backward<'a, T> {
-    task: Task<'a, T>,
-    x: &'a [T],
-    mu: Option<&'a [T]>,
-    centres: (&'a [T], &'a [T]),
+/// `MU`: there are vectors; otherwise nobody looks at `mu` and `out`.
+struct Backward<'a, T, const MU: bool> {
+    task: &'a Task<'a, T>,
+    x: *const T,
+    mu: *const T,
+    gq: *const T,
+    gmu: *const T,
     atoms: usize,
     out: &'a mut [T],
     gradients: &'a mut [PairGradient<T>],
 }
 
-impl<T: Real> Kernel for Backward<'_, T> {
+/// Some channels of what an atom brings to its pairs on the way back.
+#[derive(Clone, Copy)]
+struct End<V> {
+    sender: Sender<V>,
+    gq: V,
+    gmu: [V; 3],
+}
+
+/// Most vectors of a slice.
+const MOST: usize = 4;
+
+impl<T: Real, const MU: bool> Kernel for Backward<'_, T, MU> {
     #[inline(always)]
     fn run<I: Isa>(mut self) {
         align_stack();
@@ -321,124 +373,140 @@ impl<T: Real> Kernel for Backward<'_, T> {
     }
 }
 
-impl<T: Real> Rows<T> for Backward<'_, T> {
+impl<T: Real, const MU: bool> Rows<T> for Backward<'_, T, MU> {
     #[inline(always)]
     fn row<I: Isa>(&mut self, filters: &impl RowFilters<I, T>, atom: usize, row: &Row<T>) {
+        let (len, at, f) = (V::<I, T>::LEN, (atom - self.task.first) * BACKWARD, self.task.features);
+        let zero = V::<I, T>::zero();
+        let sender = Sender { x: [zero; 3], mu: [zero; 3] };
+        let mut own = [End { sender, gq: zero, gmu: [zero; 3] }; MOST];
+        let mut sums = [[zero; 6]; MOST];
+        for v in 0..LANES / len {
+            let (k, vectors) = (v * len, 3 * f * atom + v * len);
+            // SAFETY: there is this atom, and k is a vector's place in a slice.
+            own[v] = unsafe {
+                End {
+                    sender: Sender::load::<I, T, MU>(self.x.add(vectors), self.mu.wrapping_add(vectors), f),
+                    gq: V::<I, T>::load(self.gq.add(f * atom + k)),
+                    gmu: three::<I, T>(self.gmu.add(vectors), f),
+                }
+            };
+            for s in 0..if MU { 6 } else { 0 } {
+                sums[v][s] = get::<I, T>(self.out, at + s * LANES + k);
+            }
+        }
         for n in 0..row.shared {
-            self.pair::<I, true>(filters, atom, row, n);
+            self.pair::<I, true>(filters, (row, n), &own, &mut sums);
         }
         for n in row.shared..row.pairs.len() {
-            self.pair::<I, false>(filters, atom, row, n);
+            self.pair::<I, false>(filters, (row, n), &own, &mut sums);
+        }
+        for v in 0..LANES / len {
+            for s in 0..if MU { 6 } else { 0 } {
+                put::<I, T>(sums[v][s], self.out, at + s * LANES + v * len);
+            }
         }
     }
 }
 
-impl<T: Real> Backward<'_, T> {
+impl<T: Real, const MU: bool> Backward<'_, T, MU> {
     /// The row's pair `n` as a message from the row's atom j, and back if the pair is shared. Its û points from j to the
     /// neighbour i, against that of the message from j to i.
     #[inline(always)]
     fn pair<I: Isa, const SHARED: bool>(
         &mut self,
         filters: &impl RowFilters<I, T>,
-        atom: usize,
-        row: &Row<T>,
-        n: usize,
+        (row, n): (&Row<T>, usize),
+        own: &[End<V<I, T>>; MOST],
+        sums: &mut [[V<I, T>; 6]; MOST],
     ) {
-        let (task, f) = (&self.task, self.task.features);
-        let soon = task.soon(row.start + n);
-        filters.prefetch(soon);
-        task.prefetch((self.centres.0, 1), Some(self.centres.1), soon.neighbor as usize);
+        let f = self.task.features;
+        self.task.prefetch::<MU>(row.soon(n).neighbor as usize, (self.x, self.mu), Some((self.gq, self.gmu)));
 
-        let pair = &row.pairs[n];
-        let i = pair.neighbor as usize;
-        let filter = filters.of(n, pair);
-        let (gq, own_gq) = (task.scalars(self.centres.0, i), task.scalars(self.centres.0, atom));
-        let (gmu, own_gmu) = (task.vectors(self.centres.1, i), task.vectors(self.centres.1, atom));
-        let (x, own_x) = (task.sent(self.x, i), task.sent(self.x, atom));
-        let mu = self.mu.map(|mu| (task.vectors(mu, i), task.vectors(mu, atom)));
-        let u = splat::<I, T>(pair.direction);
-        let (mut out, mut own_out) = (std::ptr::null_mut(), std::ptr::null_mut());
-        if mu.is_some() {
-            own_out = self.out[(atom - task.first) * BACKWARD..][..BACKWARD].as_mut_ptr();
-            if SHARED {
-                out = self.out[(i - task.first) * BACKWARD..][..BACKWARD].as_mut_ptr();
-            }
-        }
-        let mut along = [V::<I, T>::zero(); 3];
-        let mut across = [V::<I, T>::zero(); 3];
-        for k in (0..LANES).step_by(V::<I, T>::LEN) {
-            // SAFETY: k is a vector's place in a slice, and so long are the parts of all arrays here; `out` and `own_out`
-            // are used where there is a μ, and then point to BACKWARD numbers of two atoms.
-            unsafe {
-                let g = components::<I, T>(gmu, f, k);
-                let own_g = components::<I, T>(own_gmu, f, k);
+        // SAFETY: pairs have neighbours that there are, of shared ones in this chunk; n is one of the row's pairs, of which
+        // each has a gradient; k is a vector's place in a slice, and so long are the parts of all arrays here.
+        unsafe {
+            let pair = row.pairs.get_unchecked(n);
+            let i = pair.neighbor as usize;
+            debug_assert!(!SHARED || (i >= self.task.first && i - self.task.first < self.atoms));
+            let at = f * i;
+            let filter = filters.of(n, pair);
+            let u = splat::<I, T>(pair.direction);
+            let out = self.out.as_mut_ptr().wrapping_add(i.wrapping_sub(self.task.first).wrapping_mul(BACKWARD));
+            let zero = V::<I, T>::zero();
+            let (mut along, mut across) = ([zero; 3], [zero; 3]);
+            for v in 0..LANES / V::<I, T>::LEN {
+                let k = v * V::<I, T>::LEN;
+                let (own, send, sums, out) = (&own[v], &own[v].sender, &mut sums[v], out.wrapping_add(k));
+                let (x, mu) = (self.x.add(3 * at + k), self.mu.wrapping_add(3 * at + k));
+                let g = three::<I, T>(self.gmu.add(3 * at + k), f);
                 let ug = dot::<I, T>(u, g);
-                let own_ug = dot::<I, T>(u, own_g);
+                let mut own_ug = zero;
 
-                let (xr, own_xr) = (part::<I, T>(x, 1, k), part::<I, T>(own_x, 1, k));
-                let mut y = V::<I, T>::zero().sub(own_xr.mul(ug));
-                if SHARED {
-                    y = xr.fma(own_ug, y);
-                }
+                let y = if SHARED {
+                    own_ug = dot::<I, T>(u, own.gmu);
+                    send.x[1].fnma(ug, V::<I, T>::load(x.add(LANES)).mul(own_ug))
+                } else {
+                    send.x[1].fnma(ug, zero)
+                };
                 let w = filter.value_and_slope(LANES + k, y, &mut along);
-                let radial = w.mul(own_xr);
+                let radial = w.mul(send.x[1]);
                 for c in 0..3 {
                     across[c] = radial.fnma(g[c], across[c]);
                 }
                 if SHARED {
-                    let radial = w.mul(xr);
+                    let radial = w.mul(V::<I, T>::load(x.add(LANES)));
                     for c in 0..3 {
-                        across[c] = radial.fma(own_g[c], across[c]);
+                        across[c] = radial.fma(own.gmu[c], across[c]);
                     }
                 }
-                if mu.is_some() {
-                    let to = own_out.add(LANES + k);
-                    w.fnma(ug, V::<I, T>::load(to)).store(to);
+                if MU {
+                    sums[1] = w.fnma(ug, sums[1]);
                     if SHARED {
-                        gather::<I, T>(w, own_ug, out.add(LANES + k));
+                        gather::<I, T>(w, own_ug, out.add(LANES));
                     }
                 }
 
-                let (gq, own_gq) = (part::<I, T>(gq, 0, k), part::<I, T>(own_gq, 0, k));
-                let mut y = part::<I, T>(own_x, 0, k).mul(gq);
+                let gq = V::<I, T>::load(self.gq.add(at + k));
+                let mut y = send.x[0].mul(gq);
                 if SHARED {
-                    y = part::<I, T>(x, 0, k).fma(own_gq, y);
+                    y = V::<I, T>::load(x).fma(own.gq, y);
                 }
                 let w = filter.value_and_slope(k, y, &mut along);
-                if let Some((mu, own_mu)) = mu {
-                    gather::<I, T>(w, gq, own_out.add(k));
+                if MU {
+                    sums[0] = w.fma(gq, sums[0]);
                     if SHARED {
-                        gather::<I, T>(w, own_gq, out.add(k));
+                        gather::<I, T>(w, own.gq, out);
                     }
 
-                    let (xm, own_xm) = (part::<I, T>(x, 2, k), part::<I, T>(own_x, 2, k));
-                    let mg = dot::<I, T>(components::<I, T>(own_mu, f, k), g);
-                    let own_mg = dot::<I, T>(components::<I, T>(mu, f, k), own_g);
-                    let mut y = own_xm.mul(mg);
+                    let mg = dot::<I, T>(send.mu, g);
+                    let mut own_mg = zero;
+                    let mut y = send.x[2].mul(mg);
                     if SHARED {
-                        y = xm.fma(own_mg, y);
+                        own_mg = dot::<I, T>(three::<I, T>(mu, f), own.gmu);
+                        y = V::<I, T>::load(x.add(2 * LANES)).fma(own_mg, y);
                     }
                     let w = filter.value_and_slope(2 * LANES + k, y, &mut along);
-                    gather::<I, T>(w, mg, own_out.add(2 * LANES + k));
-                    let turned = w.mul(own_xm);
+                    sums[2] = w.fma(mg, sums[2]);
+                    let turned = w.mul(send.x[2]);
                     for c in 0..3 {
-                        gather::<I, T>(turned, g[c], own_out.add((3 + c) * LANES + k));
+                        sums[3 + c] = turned.fma(g[c], sums[3 + c]);
                     }
                     if SHARED {
-                        gather::<I, T>(w, own_mg, out.add(2 * LANES + k));
-                        let turned = w.mul(xm);
+                        gather::<I, T>(w, own_mg, out.add(2 * LANES));
+                        let turned = w.mul(V::<I, T>::load(x.add(2 * LANES)));
                         for c in 0..3 {
-                            gather::<I, T>(turned, own_g[c], out.add((3 + c) * LANES + k));
+                            gather::<I, T>(turned, own.gmu[c], out.add((3 + c) * LANES));
                         }
                     }
                 }
             }
-        }
-        let ends = V::<I, T>::sums([filter.along(along), across[0], across[1], across[2]]);
-        let gradient = &mut self.gradients[row.start + n - self.task.pairs.offsets[self.task.first]];
-        gradient.distance += ends[0];
-        for c in 0..3 {
-            gradient.direction[c] += ends[1 + c];
+            let ends = V::<I, T>::sums([filter.along(along), across[0], across[1], across[2]]);
+            let gradient = self.gradients.get_unchecked_mut(row.start + n);
+            gradient.distance += ends[0];
+            for c in 0..3 {
+                gradient.direction[c] += ends[1 + c];
+            }
         }
     }
 }

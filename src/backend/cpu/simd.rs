@@ -173,14 +173,14 @@ pub(super) fn align_stack() {
 
 /// Asks for the cache line of a number that is needed soon.
 #[inline(always)]
-pub(super) fn prefetch<T>(x: &[T], at: usize) {
+pub(super) fn prefetch<T>(number: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, which reads nothing; every x86-64 processor has it.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(x.as_ptr().wrapping_add(at).cast());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(number.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (x, at);
+    let _ = number;
 }
 
 /// Features are padded to a multiple of it: a vector of any instruction set divides it.
