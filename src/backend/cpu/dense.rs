@@ -61,19 +61,11 @@ impl<T: Real> Kernel for Product<'_, T> {
                 let tile = Tile { layer, weight, panel, x: &x[row * layer.inputs..], add };
                 let y = &mut y[row * layer.outputs..];
                 let height = (rows - row).min(I::ROWS);
-                match height {
-                    1 => tile.run::<I, 1>(y),
-                    2 => tile.run::<I, 2>(y),
-                    3 => tile.run::<I, 3>(y),
-                    4 => tile.run::<I, 4>(y),
-                    5 => tile.run::<I, 5>(y),
-                    6 => tile.run::<I, 6>(y),
-                    7 => tile.run::<I, 7>(y),
-                    8 => tile.run::<I, 8>(y),
-                    9 => tile.run::<I, 9>(y),
-                    10 => tile.run::<I, 10>(y),
-                    11 => tile.run::<I, 11>(y),
-                    _ => tile.run::<I, 12>(y),
+                // One vector or two: see `simd::Isa`.
+                if T::PANEL == V::<I, T>::LEN {
+                    tile.rows::<I, 1>(height, y)
+                } else {
+                    tile.rows::<I, 2>(height, y)
                 }
                 row += height;
             }
@@ -93,37 +85,55 @@ struct Tile<'a, T> {
 }
 
 impl<T: Real> Tile<'_, T> {
-    /// `R` rows, at most [`Isa::ROWS`] of the instruction set.
+    /// So many rows, at most [`Isa::ROWS`] of the instruction set, with `N` vectors in a panel.
     #[inline(always)]
-    fn run<I: Isa, const R: usize>(&self, y: &mut [T]) {
-        if R > I::ROWS {
+    fn rows<I: Isa, const N: usize>(&self, rows: usize, y: &mut [T]) {
+        match rows {
+            1 => self.run::<I, N, 1>(y),
+            2 => self.run::<I, N, 2>(y),
+            3 => self.run::<I, N, 3>(y),
+            4 => self.run::<I, N, 4>(y),
+            5 => self.run::<I, N, 5>(y),
+            6 => self.run::<I, N, 6>(y),
+            7 => self.run::<I, N, 7>(y),
+            8 => self.run::<I, N, 8>(y),
+            9 => self.run::<I, N, 9>(y),
+            10 => self.run::<I, N, 10>(y),
+            11 => self.run::<I, N, 11>(y),
+            _ => self.run::<I, N, 12>(y),
+        }
+    }
+
+    /// `R` rows and `N` vectors. Both are known when this is compiled: sums that might be more than there are would be set
+    /// to zero in memory first, which took a twentieth of a step.
+    #[inline(always)]
+    fn run<I: Isa, const N: usize, const R: usize>(&self, y: &mut [T]) {
+        let len = V::<I, T>::LEN;
+        if R > I::ROWS || N * len != T::PANEL {
             return; // never asked for, and not worth compiling
         }
         let (inputs, outputs) = (self.layer.inputs, self.layer.outputs);
-        let len = V::<I, T>::LEN;
-        // One vector or two: see `simd::Isa`.
-        let vectors = T::PANEL / len;
         let first = self.panel * T::PANEL;
-        assert!(vectors <= 2 && self.weight.len() >= inputs * T::PANEL && self.x.len() >= R * inputs);
+        assert!(self.weight.len() >= inputs * T::PANEL && self.x.len() >= R * inputs);
         let bias = &self.layer.bias[first..first + T::PANEL];
-        let mut sum = [[V::<I, T>::zero(); 2]; R];
-        for v in 0..vectors {
-            // SAFETY: a panel of the bias has `vectors` vectors.
+        let mut sum = [[V::<I, T>::zero(); N]; R];
+        for v in 0..N {
+            // SAFETY: a panel of the bias has `N` vectors.
             let bias = unsafe { V::<I, T>::load(bias.as_ptr().add(v * len)) };
             for r in 0..R {
                 sum[r][v] = bias;
             }
         }
         for i in 0..inputs {
-            let mut w = [V::<I, T>::zero(); 2];
-            for v in 0..vectors {
+            let mut w = [V::<I, T>::zero(); N];
+            for v in 0..N {
                 // SAFETY: i < inputs; the length of `weight` was looked at above.
                 w[v] = unsafe { V::<I, T>::load(self.weight.as_ptr().add(i * T::PANEL + v * len)) };
             }
             for r in 0..R {
                 // SAFETY: r < R, i < inputs; the length of `x` was looked at above.
                 let a = V::<I, T>::splat(unsafe { *self.x.get_unchecked(r * inputs + i) });
-                for v in 0..vectors {
+                for v in 0..N {
                     sum[r][v] = a.fma(w[v], sum[r][v]);
                 }
             }
@@ -132,8 +142,8 @@ impl<T: Real> Tile<'_, T> {
         for r in 0..R {
             let out = &mut y[r * outputs + first..r * outputs + first + width];
             if width == T::PANEL {
-                for v in 0..vectors {
-                    // SAFETY: `out` has `vectors` vectors.
+                for v in 0..N {
+                    // SAFETY: `out` has `N` vectors.
                     unsafe {
                         let at = out.as_mut_ptr().add(v * len);
                         let total = if self.add { V::<I, T>::load(at).add(sum[r][v]) } else { sum[r][v] };
@@ -142,7 +152,7 @@ impl<T: Real> Tile<'_, T> {
                 }
             } else {
                 let mut total = [T::zero(); 16];
-                for v in 0..vectors {
+                for v in 0..N {
                     // SAFETY: a panel has at most 16 numbers.
                     unsafe { sum[r][v].store(total.as_mut_ptr().add(v * len)) };
                 }
