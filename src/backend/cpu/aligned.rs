@@ -49,6 +49,18 @@ impl<T> DerefMut for Aligned<T> {
     }
 }
 
+/// A slice that is given away part by part.
+pub(super) struct Parts<'a, P>(pub &'a mut [P]);
+
+impl<'a, P> Parts<'a, P> {
+    /// The next `count`.
+    pub fn take(&mut self, count: usize) -> &'a mut [P] {
+        let (part, rest) = std::mem::take(&mut self.0).split_at_mut(count);
+        self.0 = rest;
+        part
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,14 +7,22 @@ use super::simd::LANES;
 use crate::model::Model;
 
 /// x = W2 σ(W1 q + b1) + b2, or (q, 1, 1) where the architecture sends scalars as they are.
-pub(super) fn send<T: Real>(context: Option<&[Dense<T>; 2]>, f: usize, q: &[T], hidden: &mut [T], x: &mut [T]) {
+/// `scratch` has F numbers an atom at least.
+pub(super) fn send<T: Real>(
+    context: Option<&[Dense<T>; 2]>,
+    f: usize,
+    q: &[T],
+    hidden: &mut [T],
+    x: &mut [T],
+    scratch: &mut [T],
+) {
     match context {
         Some([first, second]) => {
             let atoms = q.len() / f;
             first.forward(atoms, q, hidden);
-            let mut active = zeros(hidden.len());
-            silu(hidden, &mut active);
-            second.forward(atoms, &active, x);
+            let active = &mut scratch[..hidden.len()];
+            silu(hidden, active);
+            second.forward(atoms, active, x);
         }
         None => {
             for (x, q) in x.chunks_exact_mut(3 * LANES).zip(q.chunks_exact(LANES)) {
@@ -26,14 +34,22 @@ pub(super) fn send<T: Real>(context: Option<&[Dense<T>; 2]>, f: usize, q: &[T], 
 }
 
 /// The adjoint of [`send`]: adds to g_q `[atoms][F]` what x's gradient `[atoms][3F]` makes of it.
-pub(super) fn send_backward<T: Real>(context: Option<&[Dense<T>; 2]>, f: usize, hidden: &[T], gx: &[T], gq: &mut [T]) {
+/// `scratch` has F numbers an atom at least.
+pub(super) fn send_backward<T: Real>(
+    context: Option<&[Dense<T>; 2]>,
+    f: usize,
+    hidden: &[T],
+    gx: &[T],
+    gq: &mut [T],
+    scratch: &mut [T],
+) {
     match context {
         Some([first, second]) => {
             let atoms = gq.len() / f;
-            let mut gh = zeros(hidden.len());
-            second.backward(atoms, gx, false, &mut gh);
-            silu_backward(hidden, &mut gh);
-            first.backward(atoms, &gh, true, gq);
+            let gh = &mut scratch[..hidden.len()];
+            second.backward(atoms, gx, false, gh);
+            silu_backward(hidden, gh);
+            first.backward(atoms, gh, true, gq);
         }
         None => {
             for (gq, gx) in gq.chunks_exact_mut(LANES).zip(gx.chunks_exact(3 * LANES)) {

@@ -3,7 +3,7 @@
 //! A layer is two parallel passes in each direction: messages, by slices of channels and chunks of atoms, and what belongs
 //! to one atom alone (update, context, readout and their adjoints), by blocks of atoms.
 
-use super::aligned::{Aligned, zeros};
+use super::aligned::{Aligned, Parts, zeros};
 use super::atoms::{read_out, readout, send, send_backward};
 use super::dense::Dense;
 use super::filters::{Filters, Source};
@@ -11,7 +11,7 @@ use super::geometry::Pairs;
 use super::message::{self, BACKWARD, FORWARD, PairGradient, Task};
 use super::real::Real;
 use super::simd::{LANES, padded};
-use super::update::{Saved, Update};
+use super::update::{SCRATCH, Saved, Update};
 use crate::model::Model;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -182,7 +182,7 @@ impl<T: Real> Network<T> {
             })
             .collect();
         // What atoms send to the first layer depends on their elements alone.
-        send(layers[0].context.as_ref(), features, &embedding, &mut each(1), &mut kept[0].x);
+        send(layers[0].context.as_ref(), features, &embedding, &mut each(1), &mut kept[0].x, &mut each(1));
         Network {
             features,
             weights,
@@ -216,6 +216,7 @@ impl<T: Real> Network<T> {
         let (f, atoms) = (self.features, self.energies.len());
         let block = block_size(atoms);
         let last = self.weights.layers.len() - 1;
+        let scratch = || zeros(SCRATCH * block * f);
         self.scalars.copy_from_slice(&self.embedding);
         for l in 0..last {
             self.forward_messages(l, pairs);
@@ -235,14 +236,19 @@ impl<T: Real> Network<T> {
             )
                 .into_par_iter()
                 .enumerate()
-                .for_each(|(number, (q, mu, vectors, hidden, coefficients, sent_hidden, x))| {
-                    written.receive(number * block, f, q, mu);
-                    layer.update.forward(q.len() / f, false, q, mu, &mut Saved { vectors, hidden, coefficients });
-                    send(context, f, q, sent_hidden, x);
-                });
+                .for_each_init(
+                    scratch,
+                    |scratch, (number, (q, mu, vectors, hidden, coefficients, sent_hidden, x))| {
+                        written.receive(number * block, f, q, mu);
+                        let mut saved = Saved { vectors, hidden, coefficients };
+                        layer.update.forward(q.len() / f, false, q, mu, &mut saved, scratch);
+                        send(context, f, q, sent_hidden, x, scratch);
+                    },
+                );
         }
 
         // Of the last layer nothing is kept: its adjoint follows at once.
+        let scratch = || zeros((SCRATCH + 13) * block * f);
         self.forward_messages(last, pairs);
         let (layer, readout) = (&self.weights.layers[last], &self.weights.readout);
         let before = last.checked_sub(1).map(|before| &*self.kept[before].mu);
@@ -255,16 +261,15 @@ impl<T: Real> Network<T> {
         )
             .into_par_iter()
             .enumerate()
-            .for_each(|(number, (q, energies, gq, gmu))| {
-                let scratch = |stride: usize| zeros(stride * q.len());
-                let (mut mu, mut vectors, mut hidden, mut coefficients) =
-                    (scratch(3), scratch(6), scratch(1), scratch(3));
-                let mut saved = Saved { vectors: &mut vectors, hidden: &mut hidden, coefficients: &mut coefficients };
-                written.receive(number * block, f, q, &mut mu);
-                layer.update.forward(energies.len(), true, q, &mut mu, &mut saved);
+            .for_each_init(scratch, |scratch, (number, (q, energies, gq, gmu))| {
+                let mut scratch = Parts(scratch);
+                let [mu, vectors, hidden, coefficients] = [3, 6, 1, 3].map(|stride| scratch.take(stride * q.len()));
+                let mut saved = Saved { vectors, hidden, coefficients };
+                written.receive(number * block, f, q, mu);
+                layer.update.forward(energies.len(), true, q, mu, &mut saved, scratch.0);
                 read_out(readout, q, energies, gq);
                 gmu.fill(T::zero());
-                layer.update.backward(energies.len(), gq, gmu, &saved);
+                layer.update.backward(energies.len(), gq, gmu, &saved, scratch.0);
             });
     }
 
@@ -273,6 +278,7 @@ impl<T: Real> Network<T> {
         let (f, atoms) = (self.features, self.energies.len());
         let block = block_size(atoms);
         let groups = groups(f / LANES, atoms.div_ceil(pairs.chunk));
+        let scratch = || zeros((SCRATCH + 3) * block * f);
         self.pair_gradients.resize(groups * pairs.pairs.len(), PairGradient::default());
         for l in (0..self.weights.layers.len()).rev() {
             self.backward_messages(l, pairs);
@@ -290,15 +296,18 @@ impl<T: Real> Network<T> {
             )
                 .into_par_iter()
                 .enumerate()
-                .for_each(|(number, (gq, gmu, context, vectors, hidden, coefficients))| {
-                    let first = number * block;
-                    written.add_vectors(first, 3, f, gmu);
-                    let mut gx = zeros(3 * gq.len());
-                    written.sent(first, f, &mut gx);
-                    send_backward(layers[l].context.as_ref(), f, context, &gx, gq);
-                    let saved = Saved { vectors, hidden, coefficients };
-                    layers[l - 1].update.backward(gq.len() / f, gq, gmu, &saved);
-                });
+                .for_each_init(
+                    scratch,
+                    |scratch, (number, (gq, gmu, context, vectors, hidden, coefficients))| {
+                        let first = number * block;
+                        written.add_vectors(first, 3, f, gmu);
+                        let (gx, scratch) = scratch.split_at_mut(3 * gq.len());
+                        written.sent(first, f, gx);
+                        send_backward(layers[l].context.as_ref(), f, context, gx, gq, scratch);
+                        let saved = Saved { vectors, hidden, coefficients };
+                        layers[l - 1].update.backward(gq.len() / f, gq, gmu, &saved, scratch);
+                    },
+                );
         }
     }
 
@@ -357,16 +366,4 @@ impl<T: Real> Network<T> {
 /// give some 64 jobs; they depend on the sizes alone, as the order of sums does.
 fn groups(slices: usize, chunks: usize) -> usize {
     (1..=slices).filter(|groups| slices.is_multiple_of(*groups)).find(|groups| groups * chunks >= 64).unwrap_or(slices)
-}
-
-/// A slice that is given away part by part.
-struct Parts<'a, P>(&'a mut [P]);
-
-impl<'a, P> Parts<'a, P> {
-    /// The next `count`.
-    fn take(&mut self, count: usize) -> &'a mut [P] {
-        let (part, rest) = std::mem::take(&mut self.0).split_at_mut(count);
-        self.0 = rest;
-        part
-    }
 }

@@ -1,10 +1,13 @@
 //! The update blocks and their adjoints, on blocks of atoms. Formulas: ARCHITECTURE.md, "The networks".
 
-use super::aligned::zeros;
+use super::aligned::Parts;
 use super::dense::{Dense, silu, silu_backward};
 use super::real::Real;
 use super::simd::{Isa, Kernel, V, Vector, dispatch, get, put};
 use crate::model;
+
+/// Numbers, times F, that an update takes of its scratch memory for an atom.
+pub(super) const SCRATCH: usize = 13;
 
 /// What the adjoint of an update needs from the forward pass, for a block of atoms.
 pub(super) struct Saved<'a, T> {
@@ -47,7 +50,15 @@ impl<T: Real> Update<T> {
 
     /// Updates q `[atom][F]` and μ `[atom][c][F]` of `atoms` atoms. In the last layer μ is left alone: it cannot
     /// reach the energy.
-    pub fn forward(&self, atoms: usize, last: bool, q: &mut [T], mu: &mut [T], saved: &mut Saved<T>) {
+    pub fn forward(
+        &self,
+        atoms: usize,
+        last: bool,
+        q: &mut [T],
+        mu: &mut [T],
+        saved: &mut Saved<T>,
+        scratch: &mut [T],
+    ) {
         let f = q.len() / atoms;
         match self {
             Update::Mixing { channel_mix, .. } => channel_mix.forward(3 * atoms, mu, saved.vectors),
@@ -58,36 +69,31 @@ impl<T: Real> Update<T> {
             }
         }
         // [q, n], 2F an atom
-        let mut input = zeros(2 * f * atoms);
-        dispatch(Input { update: self, f, q, vectors: saved.vectors, input: &mut input });
+        let mut scratch = Parts(scratch);
+        let (input, active) = (scratch.take(2 * f * atoms), scratch.take(f * atoms));
+        dispatch(Input { update: self, f, q, vectors: saved.vectors, input });
         let [first, second] = self.context();
-        first.forward(atoms, &input, saved.hidden);
-        let mut active = zeros(f * atoms);
-        silu(saved.hidden, &mut active);
-        second.forward(atoms, &active, saved.coefficients);
+        first.forward(atoms, input, saved.hidden);
+        silu(saved.hidden, active);
+        second.forward(atoms, active, saved.coefficients);
         dispatch(Apply { update: self, f, last, q, mu, saved });
     }
 
     /// Turns the gradients g_q `[atom][F]`, g_μ `[atom][c][F]` after the block into those before it. In the last
     /// layer g_μ is zero on entry.
-    pub fn backward(&self, atoms: usize, gq: &mut [T], gmu: &mut [T], saved: &Saved<T>) {
+    pub fn backward(&self, atoms: usize, gq: &mut [T], gmu: &mut [T], saved: &Saved<T>, scratch: &mut [T]) {
         let f = gq.len() / atoms;
-        let scratch = |stride: usize| zeros(stride * f * atoms);
-        let mut ga = scratch(3);
-        dispatch(Coefficients { update: self, f, gq, gmu, vectors: saved.vectors, ga: &mut ga });
+        let mut scratch = Parts(scratch);
+        let [ga, gh, gin, gvy] = [3, 1, 2, 6].map(|stride| scratch.take(stride * f * atoms));
+        let norms = scratch.take(f);
+        dispatch(Coefficients { update: self, f, gq, gmu, vectors: saved.vectors, ga });
         let [first, second] = self.context();
-        let mut gh = scratch(1);
-        second.backward(atoms, &ga, false, &mut gh);
-        silu_backward(saved.hidden, &mut gh);
-        let mut gin = scratch(2);
-        first.backward(atoms, &gh, false, &mut gin);
-        let mut gvy = match self {
-            Update::Mixing { .. } => scratch(6),
-            Update::Cartesian { .. } => zeros(0),
-        };
-        dispatch(Gradients { update: self, f, gin: &gin, gq, gmu, saved, gvy: &mut gvy });
+        second.backward(atoms, ga, false, gh);
+        silu_backward(saved.hidden, gh);
+        first.backward(atoms, gh, false, gin);
+        dispatch(Gradients { update: self, f, gin, gq, gmu, saved, gvy, norms });
         if let Update::Mixing { channel_mix, .. } = self {
-            channel_mix.backward(3 * atoms, &gvy, true, gmu);
+            channel_mix.backward(3 * atoms, gvy, true, gmu);
         }
     }
 
@@ -197,26 +203,27 @@ struct Gradients<'a, 'b, T> {
     gmu: &'a mut [T],
     saved: &'a Saved<'b, T>,
     gvy: &'a mut [T],
+    /// F, for the norms of one atom.
+    norms: &'a mut [T],
 }
 
 impl<T: Real> Kernel for Gradients<'_, '_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let f = self.f;
-        let mut norms = zeros(f);
         for (atom, gq) in self.gq.chunks_exact_mut(f).enumerate() {
             let gmu = &mut self.gmu[atom * 3 * f..(atom + 1) * 3 * f];
             let a = &self.saved.coefficients[atom * 3 * f..(atom + 1) * 3 * f];
             let vectors = &self.saved.vectors[atom * 6 * f..(atom + 1) * 6 * f];
             let (g_scalar, g_norm) = self.gin[atom * 2 * f..(atom + 1) * 2 * f].split_at(f);
-            self.update.norms::<I>(vectors, &mut norms);
+            self.update.norms::<I>(vectors, self.norms);
             match self.update {
                 Update::Mixing { .. } => {
                     let gvy = &mut self.gvy[atom * 6 * f..(atom + 1) * 6 * f];
-                    mix_backward::<I, T>(a, vectors, gq, gmu, (g_norm, &norms), gvy);
+                    mix_backward::<I, T>(a, vectors, gq, gmu, (g_norm, self.norms), gvy);
                 }
                 Update::Cartesian { mixing, .. } => {
-                    turn_backward::<I, T>(a, vectors, *mixing, (g_norm, &norms), gmu);
+                    turn_backward::<I, T>(a, vectors, *mixing, (g_norm, self.norms), gmu);
                 }
             }
             for k in (0..f).step_by(V::<I, T>::LEN) {
