@@ -12,7 +12,7 @@ const MOST_PAIRS: u32 = u32::MAX;
 /// What a pair takes in the list and in what the CPU backend makes of it, while both grow.
 const BYTES_A_PAIR: f64 = 100.0;
 /// Atoms searched by one task.
-const CHUNK: usize = 256;
+const CHUNK: usize = 32;
 
 /// Atoms sorted into bins along fractional coordinates.
 struct Bins {

@@ -46,23 +46,23 @@ pub(super) const BACKWARD: usize = 6 * LANES;
 /// So many pairs ahead memory is asked for.
 const AHEAD: usize = 2;
 
-/// A row of pairs.
+/// The pairs of an atom.
 struct Row<'a, T> {
     /// Index of the first among the chunk's.
     start: usize,
+    /// They, and some that follow.
     pairs: &'a [Pair<T>],
     /// So many of them are shared.
     shared: usize,
-    /// The last of all pairs.
-    last: *const Pair<T>,
+    len: usize,
 }
 
 impl<T> Row<'_, T> {
     /// A pair that comes soon after the pair `n`.
     #[inline(always)]
     fn soon(&self, n: usize) -> &Pair<T> {
-        // SAFETY: the row is part of the array whose last pair this is.
-        unsafe { &*self.pairs.as_ptr().wrapping_add(n + AHEAD).min(self.last) }
+        // SAFETY: n being one of them, there is a last one.
+        unsafe { self.pairs.get_unchecked((n + AHEAD).min(self.pairs.len() - 1)) }
     }
 }
 
@@ -75,20 +75,14 @@ impl<T: Real> Task<'_, T> {
     /// Goes through the rows of the chunk's atoms.
     #[inline(always)]
     fn each_row<I: Isa>(&self, atoms: usize, pass: &mut impl Rows<T>) {
-        let Pairs { offsets, shared, pairs, .. } = self.pairs;
-        let last = pairs.as_ptr().wrapping_add(pairs.len().saturating_sub(1));
+        let offsets = &self.pairs.offsets;
         for atom in self.first..self.first + atoms {
-            let (start, end) = (offsets[atom], offsets[atom + 1]);
-            let row = Row {
-                start: start - offsets[self.first],
-                pairs: &pairs[start..end],
-                shared: shared[atom] - start,
-                last,
-            };
+            let (pairs, [shared, len]) = self.pairs.row(atom);
+            let row = Row { start: offsets[atom] - offsets[self.first], pairs, shared, len };
             match self.filters {
                 Source::Table(table) => pass.row::<I>(&table.slice(self.layer, self.slice), atom, &row),
                 Source::Direct(filters) => {
-                    pass.row::<I>(&Computed::new(&filters[self.slice], self.layer, row.pairs), atom, &row);
+                    pass.row::<I>(&Computed::new(&filters[self.slice], self.layer, &pairs[..len]), atom, &row);
                 }
             }
         }
@@ -236,7 +230,7 @@ impl<T: Real, const MU: bool> Rows<T> for Forward<'_, T, MU> {
             for n in 0..row.shared {
                 self.pair::<I, true>(filters, (row, n), (first, together), &sender, &mut sums);
             }
-            for n in row.shared..row.pairs.len() {
+            for n in row.shared..row.len {
                 self.pair::<I, false>(filters, (row, n), (first, together), &sender, &mut sums);
             }
             for v in 0..together {
@@ -398,7 +392,7 @@ impl<T: Real, const MU: bool> Rows<T> for Backward<'_, T, MU> {
         for n in 0..row.shared {
             self.pair::<I, true>(filters, (row, n), &own, &mut sums);
         }
-        for n in row.shared..row.pairs.len() {
+        for n in row.shared..row.len {
             self.pair::<I, false>(filters, (row, n), &own, &mut sums);
         }
         for v in 0..LANES / len {

@@ -25,6 +25,8 @@ pub struct NetworkPotential<T> {
     guard: Guard,
     list: VerletList,
     pairs: Pairs<T>,
+    /// Memory for the gradients of pairs.
+    pair_vectors: Vec<Vector3<f64>>,
 }
 
 impl<T: Real> NetworkPotential<T> {
@@ -56,6 +58,7 @@ impl<T: Real> NetworkPotential<T> {
             guard: Guard::new(model, atomic_numbers),
             list: VerletList::new(model.cutoff(), skin),
             pairs: Pairs::new(atomic_numbers.len()),
+            pair_vectors: Vec::new(),
         }
     }
 
@@ -103,8 +106,8 @@ impl<T: Real> Potential for NetworkPotential<T> {
         out.strain_derivative = collect(
             &self.pairs,
             self.network.pair_gradients(),
-            self.direction_epsilon,
-            self.energy_unit,
+            (self.direction_epsilon, self.energy_unit),
+            &mut self.pair_vectors,
             &mut out.forces,
         );
         let near = &self.pairs.near;

@@ -279,7 +279,7 @@ impl<T: Real> Network<T> {
         let block = block_size(atoms);
         let groups = groups(f / LANES, atoms.div_ceil(pairs.chunk));
         let scratch = || zeros((SCRATCH + 3) * block * f);
-        self.pair_gradients.resize(groups * pairs.pairs.len(), PairGradient::default());
+        self.pair_gradients.resize(groups * pairs.len(), PairGradient::default());
         for l in (0..self.weights.layers.len()).rev() {
             self.backward_messages(l, pairs);
             // The first layer's scalars are the embedding, which no position changes.
