@@ -166,8 +166,8 @@ fn observe(
 /// Why a run that is to stay inside of what its model was trained on goes no further.
 fn outside(departure: &Departure) -> Error {
     Error::Run(format!(
-        "{departure}, and model.outside_domain = \"stop\" ends it there; use a better start or another model, or \"warn\" to go \
-         on"
+        "{departure}, and model.outside_domain = \"stop\" ends it there; use a better start or another model, or go on with \
+         verlet resume --outside-domain warn"
     ))
 }
 

@@ -212,7 +212,7 @@ fn a_run_that_is_to_stop_stops_there() {
             error.to_string(),
             "at step 60 the run left what its model was trained on: atoms 3 (O) and 4 (H) are 0.9000 Å apart, closer than any \
              O and H that it was trained on (0.9050 Å), and model.outside_domain = \"stop\" ends it there; use a better start or \
-             another model, or \"warn\" to go on",
+             another model, or go on with verlet resume --outside-domain warn",
             "{kind}"
         );
         assert!(told.departures.is_empty(), "{kind}: it is the error that tells");

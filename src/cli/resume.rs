@@ -29,6 +29,10 @@ pub(super) struct Arguments {
     /// Threads of the CPU backend, instead of the run's choice; results do not depend on them
     #[arg(long, value_name = "N", value_parser = super::number_from_one)]
     threads: Option<u64>,
+    /// What to do where the run leaves what its model was trained on, instead of the run's choice; a run that was stopped there
+    /// goes on with warn
+    #[arg(long, value_name = "WHAT", value_parser = ["warn", "stop", "ignore"])]
+    outside_domain: Option<String>,
 }
 
 impl Arguments {
@@ -37,6 +41,7 @@ impl Arguments {
         let mut overrides = Vec::new();
         overrides.extend(self.backend.iter().map(|device| format!("backend.device={device}")));
         overrides.extend(self.threads.iter().map(|threads| format!("backend.threads={threads}")));
+        overrides.extend(self.outside_domain.iter().map(|what| format!("model.outside_domain={what}")));
         if let Some(file) = &self.model {
             // A relative path in an input starts at that input; this one was given here.
             let file = std::path::absolute(file).map_err(|error| {
