@@ -175,6 +175,34 @@ fn copies_beyond_the_memory_are_refused_before_they_are_made() {
     );
 }
 
+/// Whatever the format says it in; and not where the charges cancel.
+#[test]
+fn a_stated_charge_is_warned_of() {
+    let bench = Bench::new("painn", &molecule(), INPUT);
+    let atoms = "    0.0000    0.0000    0.0000 O   0  0\n    1.1000    0.0000    0.0000 H   0  0\n";
+    let sdf = |charges: &str| format!("\n\n\n  2  0  0     0  0            999 V2000\n{atoms}{charges}M  END\n$$$$\n");
+    for (name, text, charge) in [
+        ("a.sdf", sdf("M  CHG  1   1  -1\n"), Some("-1")),
+        ("b.sdf", sdf("M  CHG  2   1  -1   2   1\n"), None),
+        ("c.sdf", sdf(""), None),
+        ("d.xyz", "2\ncharge=-1\nO 0 0 0\nH 1.1 0 0\n".into(), Some("-1")),
+        ("e.xyz", "2\nProperties=species:S:1:pos:R:3 total_charge=2.0\nO 0 0 0\nH 1.1 0 0\n".into(), Some("+2")),
+        ("f.xyz", "2\ncharge 0\nO 0 0 0\nH 1.1 0 0\n".into(), None),
+    ] {
+        std::fs::write(bench.path(name), text).unwrap();
+        let structure = format!("system.structure={name}");
+        let check = bench.verlet(&["check", "input.toml", "--set", &structure]);
+        let evaluated = bench.verlet(&["evaluate", "--model", "model.safetensors", name, name]);
+        for output in [check, evaluated] {
+            let said = stderr(&output);
+            assert!(output.status.success(), "{said}");
+            let found: Vec<_> = said.lines().filter(|line| line.contains("states a total charge of ")).collect();
+            assert_eq!(found.len(), charge.is_some() as usize, "{name}: {said}");
+            assert!(found.iter().all(|line| line.contains(name) && line.contains(charge.unwrap())), "{said}");
+        }
+    }
+}
+
 #[test]
 fn a_student_network_is_announced_once() {
     let bench = Bench::new("student", &molecule(), INPUT);

@@ -18,6 +18,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut prepared = setup::prepare(&config)?;
     super::warn_of_defects(&prepared.model);
+    super::warn_of_charge(&config.system.structure.display().to_string(), &prepared.info.system);
     super::outputs::check(&config, &prepared.info.system)?;
     RunFolder::check_free(&config.output.directory)?;
     super::say(&format!(

@@ -86,10 +86,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 
 fn evaluate(arguments: &Arguments, engine: &mut Engine, mut write: impl FnMut(&Frame) -> Result<()>) -> Result<()> {
     let spinner = progress();
+    let mut charged = false;
     for path in &arguments.files {
         for (number, frame) in structure::read_frames(path)?.enumerate() {
             let mut frame = frame?;
             let place = format!("{}, frame {}", path.display(), number + 1);
+            if frame.system.charge != 0.0 && !std::mem::replace(&mut charged, true) {
+                spinner.suspend(|| super::warn_of_charge(&place, &frame.system));
+            }
             let outside = engine.fill(&mut frame).map_err(|error| Error::Structure(format!("{place}: {error}")))?;
             for outside in outside {
                 spinner

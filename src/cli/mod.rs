@@ -17,6 +17,7 @@ use crate::config::RunConfig;
 use crate::error::{Error, Result, reason};
 use crate::model::Model;
 use crate::setup::Prepared;
+use crate::system::System;
 use clap::{CommandFactory, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
@@ -196,6 +197,17 @@ fn set_threads(threads: usize) -> Result<()> {
 fn warn_of_defects(model: &Model) {
     if let Some(defects) = model.defects() {
         warn(&format!("{}: {defects}", model.name));
+    }
+}
+
+/// Says what a network makes of a charge: nothing. `what` states it.
+fn warn_of_charge(what: &str, system: &System) {
+    if system.charge != 0.0 {
+        warn(&format!(
+            "{what} states a total charge of {:+}, which no network here knows: energy and forces are those of elements and \
+             positions alone",
+            system.charge
+        ));
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) fn run(config: &RunConfig) -> Result<Ending> {
     RunFolder::check_free(directory)?;
     let mut prepared = replicas::prepare(config)?;
     super::warn_of_defects(&prepared.model);
+    warn_of_charges(config, &prepared);
     super::say(&format!("{}\noutput   {}", describe(config, &prepared), directory.display()))?;
 
     let folder = RunFolder::create(directory, &config.record())?;
@@ -64,6 +65,7 @@ pub(super) fn run(config: &RunConfig) -> Result<Ending> {
 pub(super) fn check(config: &RunConfig) -> Result<()> {
     let mut prepared = replicas::prepare(config)?;
     super::warn_of_defects(&prepared.model);
+    warn_of_charges(config, &prepared);
     RunFolder::check_free(&config.output.directory)?;
     super::say(&format!(
         "{}\noutput   {} (nothing written)",
@@ -102,6 +104,8 @@ pub(super) fn resume(folder: &RunFolder, steps: Option<u64>, overrides: &[String
     super::say(&format!("{}\noutput   {}, from step {step} on", describe(&config, &prepared), path.display()))?;
 
     let logs = checkpoint.members.iter().map(|member| log(path, &config, member)).collect::<Result<Vec<_>>>()?;
+    // As with one system: what was changed now holds for later parts of the run too.
+    checkpoint.run.overrides.clone_from(&config.overrides);
     if !is_last || checkpoint.steps != scheduled {
         // As with one system: a kill must forget neither the new end nor the checkpoint that was good.
         folder.checkpoints().replace(&checkpoint)?;
@@ -262,6 +266,15 @@ impl Observer for Watch {
 
     fn finish(&mut self) -> Result<()> {
         crate::simulation::Observer::finish(&mut self.progress)
+    }
+}
+
+/// The first replica that has one is enough.
+fn warn_of_charges(config: &RunConfig, prepared: &Prepared) {
+    let mut members = prepared.members.iter().zip(&config.replicas);
+    if let Some((member, replica)) = members.find(|(member, _)| member.info.system.charge != 0.0) {
+        let what = format!("replica {}: {}", member.name, replica.structure.display());
+        super::warn_of_charge(&what, &member.info.system);
     }
 }
 

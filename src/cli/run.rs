@@ -22,6 +22,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Ending> {
     RunFolder::check_free(directory)?;
     let mut prepared = setup::prepare(&config)?;
     super::warn_of_defects(&prepared.model);
+    super::warn_of_charge(&config.system.structure.display().to_string(), &prepared.info.system);
     outputs::check(&config, &prepared.info.system)?;
     super::say(&format!("{}\noutput   {}", super::describe(&config, &prepared), directory.display()))?;
 

@@ -30,6 +30,9 @@ pub struct System {
     pub masses: Vec<f64>,
     /// Edges and periodic directions.
     pub cell: Cell,
+    /// The total charge that the structure file states, in elementary charges; 0 where it states none. No network knows it:
+    /// it is there to be warned of.
+    pub charge: f64,
 }
 
 /// Å: a coordinate beyond it is a mistake, and float64 resolves no vibration there.
@@ -62,7 +65,7 @@ impl System {
             )));
         }
         let masses = atomic_numbers.iter().map(|&z| elements::mass(z)).collect();
-        Ok(System { atomic_numbers, positions, velocities: None, masses, cell })
+        Ok(System { atomic_numbers, positions, velocities: None, masses, cell, charge: 0.0 })
     }
 
     /// Number of atoms.
@@ -83,7 +86,7 @@ impl System {
         elements
     }
 
-    /// The system of these atoms alone, in this order.
+    /// The system of these atoms alone, in this order; of its charge nothing is known.
     pub fn subset(&self, atoms: &[usize]) -> Self {
         System {
             atomic_numbers: atoms.iter().map(|&atom| self.atomic_numbers[atom]).collect(),
@@ -91,6 +94,7 @@ impl System {
             velocities: self.velocities.as_ref().map(|all| atoms.iter().map(|&atom| all[atom]).collect()),
             masses: atoms.iter().map(|&atom| self.masses[atom]).collect(),
             cell: self.cell.clone(),
+            charge: 0.0,
         }
     }
 
@@ -141,6 +145,7 @@ impl System {
             velocities: self.velocities.as_ref().map(|_| Vec::new()),
             masses: Vec::new(),
             cell: self.cell.replicated(copies),
+            charge: self.charge * copies.iter().product::<usize>() as f64,
         };
         for x in 0..copies[0] as i32 {
             for y in 0..copies[1] as i32 {

@@ -23,6 +23,7 @@
 //! | `vel`, `velo`, `velocities` | Å/fs | as GPUMD and QUIP write them |
 //! | `momenta` | √(u eV) | as ASE writes them; used when there are no velocities |
 //! | `masses`, `mass` | u | standard atomic weights without it |
+//! | `charge`, `total_charge` | e | of the whole frame; kept among [`Frame::info`] too |
 //!
 //! Without `Properties` the columns are symbol (or atomic number), x, y, z, and whatever follows is ignored: plain XYZ.
 //!
@@ -91,7 +92,7 @@ pub enum Value {
     Real(f64),
     /// An integer.
     Integer(i64),
-    /// `T` or `F`; a key without a value is `T`.
+    /// `T` or `F`; a key without a value is `T`, but where there are no `Properties`, and the line is a plain comment.
     Logical(bool),
     /// Anything else, and ASE's `_JSON …`.
     Text(String),

@@ -115,6 +115,9 @@ impl<R: BufRead> Reader<R> {
         };
         let system = System::new(body.atomic_numbers, body.positions, cell).map_err(|e| self.at(announced, e))?;
         let mut frame = Frame { system, info: header.info, columns: body.columns };
+        let is_charge = |key: &str| ["charge", "total_charge"].iter().any(|known| key.eq_ignore_ascii_case(known));
+        let charge = frame.info.iter().find(|(key, _)| is_charge(key)).and_then(|(_, value)| value.as_real());
+        frame.system.charge = charge.unwrap_or(0.0);
         take_masses(&mut frame)
             .and_then(|()| take_velocities(&mut frame))
             .map_err(|(line, problem)| self.at(announced + line, problem))?;
@@ -238,11 +241,15 @@ impl Header {
         let mut periodic = None;
         let mut properties = None;
         let mut info: Vec<(String, Value)> = Vec::new();
-        for (key, text) in entries(line) {
+        let entries = entries(line);
+        // A plain XYZ file's comment is for people: what has no value in it is no key.
+        let described = entries.iter().any(|(key, text)| key.eq_ignore_ascii_case("properties") && text.is_some());
+        for (key, text) in entries {
             match (key.to_ascii_lowercase().as_str(), text) {
                 ("lattice", Some(text)) => lattice = Some(parse_lattice(&text)?),
                 ("pbc", Some(text)) => periodic = Some(parse_periodic(&text)?),
                 ("properties", Some(text)) => properties = Some(parse_properties(&text)?),
+                (_, None) if !described => {}
                 (_, text) => {
                     let value = text.map_or(Value::Logical(true), |text| Value::parse(&text));
                     info.retain(|(other, _)| *other != key);
@@ -253,7 +260,7 @@ impl Header {
         Ok(Header {
             periodic: periodic.unwrap_or([lattice.is_some(); 3]),
             lattice: lattice.unwrap_or_else(Matrix3::zeros),
-            described: properties.is_some(),
+            described,
             fields: match properties {
                 Some(fields) => fields,
                 None => parse_properties("species:S:1:pos:R:3")?,

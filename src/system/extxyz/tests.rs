@@ -23,11 +23,12 @@ fn written(frames: &[Frame]) -> Vec<u8> {
 #[test]
 fn plain_xyz() {
     let frames =
-        read("3\nwater\nO 0 0 0 ignored 7\n h 0.0 .75 -5D-01\n1 0 -7.5e-1 -0.5\n\n\n1\n\nhe 1.0D+00 2 3\n\n").unwrap();
+        read("3\n8 waters, of which e = 1\nO 0 0 0 ignored 7\n h 0.0 .75 -5D-01\n1 0 -7.5e-1 -0.5\n\n\n1\n\nhe 1.0D+00 2 3\n\n").unwrap();
     assert_eq!(frames.len(), 2);
     assert_eq!(frames[0].system.atomic_numbers, [8, 1, 1]);
     assert_eq!(frames[0].system.cell, Cell::open());
-    assert_eq!(frames[0].info, [("water".to_owned(), Value::Logical(true))]);
+    // What is no pair is for people.
+    assert_eq!(frames[0].info, [("e".to_owned(), Value::Integer(1))]);
     assert!(frames[0].columns.is_empty());
     assert_eq!(frames[1].system.positions, [Vector3::new(1.0, 2.0, 3.0)]);
 }
@@ -64,7 +65,7 @@ fn cells() {
 fn values_of_the_frame() {
     let line = r#"e=-1.5 n=3 ok bad=F v="1 2.5 3" i=[1, 2] m=[[1,2],[3,4.0]] l="T F" t="two words" q="a \"b\" c:\d" 
         j="_JSON {\"a\": [1, 2]}" s='single "x"' sum=a=b spaced = 7 "odd key"=1 empty="" d=1.0D-3 id=12d5 water's"#;
-    let frame = one(&format!("1\n{}\nHe 0 0 0\n", line.replace('\n', " ")));
+    let frame = one(&format!("1\nProperties=species:S:1:pos:R:3 {}\nHe 0 0 0\n", line.replace('\n', " ")));
     let expected: Vec<(&str, Value)> = vec![
         ("e", (-1.5).into()),
         ("n", Value::Integer(3)),

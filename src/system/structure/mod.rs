@@ -121,6 +121,8 @@ struct Foreign {
     cell: Cell,
     /// Where elements and masses are from when the file has none.
     topology: Option<System>,
+    /// Total charges of the molecules of an SDF file, of which chemfiles reads only a part.
+    charges: Vec<Option<i64>>,
 }
 
 impl Foreign {
@@ -165,7 +167,8 @@ impl Foreign {
         }
         let topology = topology.cloned();
         let announced = if format == "DCD" { dcd_frames(path) } else { None };
-        Ok(Foreign { trajectory, name, format, next: 0, count, announced, cell: Cell::open(), topology })
+        let charges = if format == "SDF" { sdf_charges(path) } else { Vec::new() };
+        Ok(Foreign { trajectory, name, format, next: 0, count, announced, cell: Cell::open(), topology, charges })
     }
 
     /// Reads and converts the next frame; the error is the end of a sentence that begins with the file.
@@ -203,6 +206,7 @@ impl Foreign {
         if system.velocities.iter().flatten().any(|v| v.iter().any(|x| !x.is_finite())) {
             return Err("a velocity is not a finite number".into());
         }
+        system.charge = self.charge(frame);
         let mut read = Frame::new(system);
         match self.format.as_str() {
             "XTC" | "TRR" | "LAMMPS" => read.set_info("step", frame.step() as i64),
@@ -229,6 +233,12 @@ impl Foreign {
             return Err(format!("it has {} atoms, but its topology has {}", frame.size(), topology.len()));
         }
         Ok((topology.atomic_numbers.clone(), topology.masses.clone()))
+    }
+
+    /// The total charge in elementary charges, as far as the file says: partial charges add up to a whole number, nearly.
+    fn charge(&self, frame: &chemfiles::Frame) -> f64 {
+        let stated = self.charges.get(self.next).copied().flatten();
+        stated.map_or_else(|| frame.iter_atoms().map(|atom| atom.charge()).sum::<f64>().round(), |charge| charge as f64)
     }
 
     /// fs, if the file says it in a unit that is known.
@@ -349,6 +359,20 @@ fn dcd_frames(path: &Path) -> Option<usize> {
         _ => return None,
     };
     usize::try_from(frames).ok()
+}
+
+/// The total charge of each molecule of an SDF file that has `M  CHG` lines: the number of atoms, then the number and the
+/// charge of each.
+fn sdf_charges(path: &Path) -> Vec<Option<i64>> {
+    // What cannot be read as text, because it is compressed, says nothing.
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let charge = |molecule: &str| {
+        let lines = molecule.lines().filter_map(|line| line.strip_prefix("M  CHG"));
+        let charges =
+            lines.flat_map(|line| line.split_whitespace().skip(2).step_by(2)).map(|word| word.parse::<i64>().ok());
+        charges.fold(None, |sum, charge| Some(sum.unwrap_or(0) + charge?))
+    };
+    text.split("$$$$").map(charge).collect()
 }
 
 /// Extensions of the formats that can be read, for a message.
