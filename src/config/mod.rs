@@ -311,11 +311,20 @@ impl RunConfig {
         self.given.get(key).map_or(key, String::as_str)
     }
 
-    /// The input as it is kept with the results: its text, with the command line's changes as comments at the end.
+    /// The input as it is kept with the results: its text, and behind it as comments where it is from and what the command
+    /// line changed. Nothing that leads somewhere is mended in it, so it is a record, not an input.
     pub fn record(&self) -> String {
         let mut record = self.text.clone();
-        if !self.overrides.is_empty() && !record.ends_with('\n') {
+        if !record.is_empty() && !record.ends_with('\n') {
             record.push('\n');
+        }
+        // Input from code has no file.
+        if !self.file.as_os_str().is_empty() {
+            record.push_str(&format!(
+                "# A copy of {}: run that one, at whose folder relative paths start.{}\n",
+                self.file.display(),
+                if self.overrides.is_empty() { "" } else { " It was run with" }
+            ));
         }
         record.extend(self.overrides.iter().map(|change| format!("# --set {change}\n")));
         record
