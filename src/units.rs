@@ -73,8 +73,12 @@ impl Dimension {
         self.units()[0].0
     }
 
-    /// The value of one `unit` in the stored unit, if the input accepts it.
+    /// The value of one `unit` in the stored unit, if the input accepts it. The Greek letter in `μs` looks like the sign for
+    /// micro, and `1/ps` may be `/ps` or `ps^-1`.
     pub fn factor(self, unit: &str) -> Option<f64> {
+        let unit = unit.replace('\u{3bc}', "\u{b5}");
+        let inverse = unit.strip_prefix('/').or_else(|| unit.strip_suffix("^-1")).map(|unit| format!("1/{unit}"));
+        let unit = inverse.unwrap_or(unit);
         self.units().iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)
     }
 }
@@ -127,6 +131,15 @@ mod tests {
         close(HARTREE / KCAL_PER_MOL, 627.509_474_063);
         // α ħ c, from 1/α = 137.035 999 084 and ħ c = 1973.269 804 eV Å.
         close(COULOMB, 1_973.269_804_59 / 137.035_999_084);
+    }
+
+    #[test]
+    fn units_may_be_written_in_several_ways() {
+        assert_eq!(Dimension::Time.factor("\u{3bc}s"), Dimension::Time.factor("us"));
+        for text in ["1/ns", "/ns", "ns^-1"] {
+            assert_eq!(Dimension::Rate.factor(text), Some(1e-3), "{text}");
+        }
+        assert_eq!(Dimension::Time.factor("/ps"), None);
     }
 
     /// What `ase.units` gives for its own names.

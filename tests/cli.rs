@@ -6,7 +6,8 @@ use common::bench::{Bench, stderr};
 use common::models::random_system;
 use common::run_python;
 use std::ffi::OsString;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use verlet::output::h5md::H5mdReader;
 use verlet::system::{Cell, System, extxyz};
 
@@ -290,6 +291,31 @@ fn the_exit_status_tells_the_verdict() {
 }
 
 /// Ctrl-C: the run ends at a whole step, the files are closed, the verdict is given.
+/// No part of a file stays behind, which would stand in the way of the next attempt.
+#[test]
+fn an_interrupted_evaluation_leaves_nothing() {
+    let bench = Bench::new("painn", &molecule(), INPUT);
+    let frame = std::fs::read_to_string(bench.path("start.xyz")).unwrap();
+    std::fs::write(bench.path("many.xyz"), frame.repeat(200_000)).unwrap();
+    for arguments in [
+        &["evaluate", "--model", "model.safetensors", "many.xyz", "-o", "out.xyz"][..],
+        &["convert", "many.xyz", "out.xyz"],
+    ] {
+        let mut command = bench.command(arguments);
+        let process = common::spawn(command.stdout(Stdio::null()).stderr(Stdio::piped())).unwrap();
+        while !bench.path("out.xyz").exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap();
+        let output = process.wait_with_output().unwrap();
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("was stopped, as you asked") && message.contains("out.xyz is removed"), "{message}");
+        assert!(!bench.path("out.xyz").exists());
+    }
+}
+
 #[test]
 fn an_interrupt_stops_cleanly() {
     let bench = Bench::new("painn", &molecule(), INPUT);

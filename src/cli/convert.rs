@@ -8,6 +8,7 @@ use crate::system::extxyz::{Column, Frame};
 use crate::system::{Selection, System, degrees_of_freedom, kinetic_energy, structure, temperature};
 use nalgebra::Vector3;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -65,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let _ = std::fs::remove_file(&arguments.to);
     }
     let count = result?;
-    super::say(&format!("{}: {count} {}", arguments.to.display(), if count == 1 { "frame" } else { "frames" }))
+    super::say(&format!("{}: {}", arguments.to.display(), super::counted(count, "frame")))
 }
 
 /// Frames to convert, and what else the file says.
@@ -234,11 +235,18 @@ impl<'a> Target<'a> {
     /// Writes all frames, each after its share of the energy log, and closes the file.
     fn write_all(mut self, first: Frame, rest: impl Iterator<Item = Result<Frame>>, samples: &[Sample]) -> Result<u64> {
         let spinner = super::evaluate::progress();
+        let stop = super::stop_flag()?;
         let from = number(&first, "step").unwrap_or(0.0) as u64;
         let begun = number(&first, "time");
         let mut log = &samples[samples.partition_point(|sample| sample.step < from)..];
         let (mut count, mut uneven) = (0, false);
         for frame in std::iter::once(Ok(first)).chain(rest) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Run(format!(
+                    "the conversion was stopped, as you asked, and {} is removed",
+                    self.arguments.to.display()
+                )));
+            }
             let frame = frame?;
             let step = number(&frame, "step").map_or(count, |step| step as u64);
             let (share, later) = log.split_at(log.partition_point(|sample| sample.step <= step));

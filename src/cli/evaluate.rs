@@ -6,12 +6,14 @@ use crate::backend::{Evaluation, Outside};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::output::create_new;
+use crate::output::trajectory::Format;
 use crate::system::extxyz::{Column, Frame, Writer};
 use crate::system::structure;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Frame-wide values that another program computed and that would be wrong beside ours.
 const STALE: [&str; 5] = ["stress", "virial", "virials", "free_energy", "energies"];
@@ -35,7 +37,24 @@ pub(super) struct Arguments {
     precision: String,
 }
 
+/// Refuses an output whose name says that it is something else.
+fn check_name(path: &Path) -> Result<()> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let other = ["h5md", "h5"].contains(&extension.as_str())
+        || Format::of(path).is_ok_and(|format| format.name != "extended XYZ");
+    match other {
+        false => Ok(()),
+        true => Err(Error::Input(format!(
+            "{} would hold extended XYZ, which is not what .{extension} stands for; choose a name that ends in .xyz, and make \
+             other formats of that with `verlet convert`",
+            path.display()
+        ))),
+    }
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let output = arguments.output.as_deref().filter(|path| path.as_os_str() != "-");
+    output.map_or(Ok(()), check_name)?;
     let model = Model::load(&arguments.model)?;
     super::warn_of_defects(&model);
     let double = arguments.precision == "f64";
@@ -51,7 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     };
     let required = arguments.backend == "cuda";
     let mut engine = Engine { model, double, device, required, prepared: None, outside: Vec::new() };
-    match arguments.output.as_deref().filter(|path| path.as_os_str() != "-") {
+    match output {
         None => {
             let mut writer = Writer::new(std::io::BufWriter::new(std::io::stdout().lock()), "standard output");
             evaluate(arguments, &mut engine, |frame| writer.write(frame))?;
@@ -71,13 +90,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
                 Ok(()) => Ok(()),
                 // What has been computed is kept; what could not be written is of no use to anybody.
                 Err(Error::Structure(problem)) if count > 0 => Err(Error::Structure(format!(
-                    "{problem}; {} holds the {count} {} before it",
+                    "{problem}; {} holds the {} before it",
                     path.display(),
-                    if count == 1 { "frame" } else { "frames" }
+                    super::counted(count, "frame")
                 ))),
                 Err(error) => {
                     let _ = std::fs::remove_file(path);
-                    Err(error)
+                    Err(match error {
+                        Error::Run(reason) => Error::Run(format!("{reason}; {} is removed", path.display())),
+                        other => other,
+                    })
                 }
             }
         }
@@ -86,9 +108,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 
 fn evaluate(arguments: &Arguments, engine: &mut Engine, mut write: impl FnMut(&Frame) -> Result<()>) -> Result<()> {
     let spinner = progress();
+    let stop = super::stop_flag()?;
     let mut charged = false;
     for path in &arguments.files {
         for (number, frame) in structure::read_frames(path)?.enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Run("the evaluation was stopped, as you asked".into()));
+            }
             let mut frame = frame?;
             let place = format!("{}, frame {}", path.display(), number + 1);
             if frame.system.charge != 0.0 && !std::mem::replace(&mut charged, true) {

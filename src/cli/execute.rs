@@ -66,7 +66,7 @@ fn summary(config: &RunConfig, outcome: &Outcome, first: u64, elapsed: Duration)
     let ended = if outcome.interrupted {
         format!("stopped at step {} of {}, as you asked", outcome.step, config.dynamics.steps)
     } else {
-        format!("finished {} steps", outcome.step)
+        format!("finished {}", super::counted(outcome.step, "step"))
     };
     format!(
         "\n{ended}{from} in {seconds:.1} s: {:.2} ms a step, {:.3} ns/day\nlist rebuilds      {}\n{}\n",
@@ -81,8 +81,8 @@ fn how_to_look(folder: &RunFolder, config: &RunConfig, outcome: &Outcome) -> Str
     let path = folder.trajectory();
     let script = path.with_extension("vmd");
     let (path, script) = (path.display(), script.display());
-    let frames = outcome.step / config.output.trajectory_interval + 1;
+    let frames = super::counted(outcome.step / config.output.trajectory_interval + 1, "frame");
     format!(
-        "\ntrajectory         {path}, {frames} frames\nlook at it         python: MDAnalysis.Universe(\"{path}\")\n                   VMD: vmd -e {script}\n                   h5dump -H {path}"
+        "\ntrajectory         {path}, {frames}\nlook at it         python: MDAnalysis.Universe(\"{path}\")\n                   VMD: vmd -e {script}\n                   h5dump -H {path}"
     )
 }

@@ -151,6 +151,11 @@ fn number_from_one(text: &str) -> std::result::Result<u64, String> {
     text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "give a whole number from 1 on".into())
 }
 
+/// A number and what it counts, in the plural unless it is one.
+fn counted(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Prints a line, or several. Who stops reading early, as `head` does, has seen enough.
 ///
 /// # Errors
@@ -231,7 +236,7 @@ fn describe(config: &RunConfig, prepared: &Prepared) -> String {
         ),
         Some(bath) => format!("Langevin at {} K, friction {} 1/ps", bath.temperature, bath.friction * 1e3),
     };
-    let what = format!("{}, {} atoms, {cell}", system.formula(), system.len());
+    let what = format!("{}, {}, {cell}", system.formula(), counted(system.len() as u64, "atom"));
     let ensemble = format!("{ensemble}, {} degrees of freedom", prepared.degrees_of_freedom);
     describe_run(config, &what, &prepared.model, &prepared.info.backend, &ensemble)
 }
@@ -240,9 +245,9 @@ fn describe_run(config: &RunConfig, system: &str, model: &Model, backend: &str, 
     let dynamics = &config.dynamics;
     let time = dynamics.steps as f64 * dynamics.timestep * 1e-3;
     format!(
-        "system   {system}\nmodel    {}\nbackend  {backend}\nrun      {} steps of {} fs = {} ps, {ensemble}",
+        "system   {system}\nmodel    {}\nbackend  {backend}\nrun      {} of {} fs = {} ps, {ensemble}",
         info::one_line(model),
-        dynamics.steps,
+        counted(dynamics.steps, "step"),
         dynamics.timestep,
         // Binary fractions of a time step must not show.
         (time * 1e9).round() / 1e9,

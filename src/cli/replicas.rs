@@ -303,7 +303,12 @@ fn describe(config: &RunConfig, prepared: &Prepared) -> String {
         what.push(format!("{} more kinds", formulas.len() - NAMED));
     }
     let atoms: usize = members.iter().map(|member| member.info.system.len()).sum();
-    let system = format!("{} replicas: {}; {atoms} atoms in all", members.len(), what.join(", "));
+    let system = format!(
+        "{}: {}; {} in all",
+        super::counted(members.len() as u64, "replica"),
+        what.join(", "),
+        super::counted(atoms as u64, "atom")
+    );
     let temperatures = config.replicas.iter().filter_map(|replica| replica.thermostat);
     let range = |of: fn(&crate::integrate::Thermostat) -> f64| {
         let (low, high) = temperatures

@@ -2,7 +2,7 @@
 
 use super::{Ending, execute, outputs, replicas};
 use crate::analysis::Conservation;
-use crate::config::RunConfig;
+use crate::config::{KEYS, Kind, RunConfig};
 use crate::error::{Error, Result};
 use crate::output::checkpoint::{Checkpoint, Generations, Provenance};
 use crate::output::folder::{RunFolder, TRAJECTORY};
@@ -27,12 +27,25 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Threads of the CPU backend, instead of the run's choice; results do not depend on them
-    #[arg(long, value_name = "N", value_parser = super::number_from_one)]
-    threads: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = number_of_threads)]
+    threads: Option<i64>,
     /// What to do where the run leaves what its model was trained on, instead of the run's choice; a run that was stopped there
     /// goes on with warn
     #[arg(long, value_name = "WHAT", value_parser = ["warn", "stop", "ignore"])]
     outside_domain: Option<String>,
+}
+
+/// As many as `backend.threads` may be.
+fn number_of_threads(text: &str) -> std::result::Result<i64, String> {
+    let most = KEYS.iter().find_map(|key| match (key.section, key.name, key.kind) {
+        ("backend", "threads", Kind::Integer(_, most)) => Some(most),
+        _ => None,
+    });
+    let most = most.expect("backend.threads is a whole number");
+    text.parse()
+        .ok()
+        .filter(|number| (1..=most).contains(number))
+        .ok_or_else(|| format!("give a whole number from 1 to {most}"))
 }
 
 impl Arguments {

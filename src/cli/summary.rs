@@ -97,12 +97,12 @@ impl Table {
         let steps = if self.outcome.interrupted {
             format!("stopped at step {} of {}, as you asked,", self.outcome.step, config.dynamics.steps)
         } else {
-            format!("finished {} steps", self.outcome.step)
+            format!("finished {}", super::counted(self.outcome.step, "step"))
         };
         let from = if first > 0 { format!(", from step {first} on,") } else { String::new() };
         let mut text = format!(
-            "\n{steps} of {} replicas{from} in {seconds:.1} s: {:.3} ms a step, {:.3} million atom·steps/s, {:.3} ns/day each\n",
-            self.rows.len(),
+            "\n{steps} of {}{from} in {seconds:.1} s: {:.3} ms a step, {:.3} million atom·steps/s, {:.3} ns/day each\n",
+            super::counted(self.rows.len() as u64, "replica"),
             1e3 * seconds / taken.max(1.0),
             taken * self.atoms as f64 / seconds * 1e-6,
             taken * config.dynamics.timestep * 1e-6 / seconds * 86_400.0,
@@ -144,7 +144,12 @@ impl Table {
         let left: Vec<&Row> = self.rows.iter().filter(|row| !row.outcome.departures.is_empty()).collect();
         if let Some(row) = left.first() {
             let first = &row.outcome.departures[0];
-            let _ = writeln!(text, "outside the model  {} replicas; {}: {first}", left.len(), row.name);
+            let _ = writeln!(
+                text,
+                "outside the model  {}; {}: {first}",
+                super::counted(left.len() as u64, "replica"),
+                row.name
+            );
         }
         text
     }

@@ -129,6 +129,11 @@ impl Foreign {
     fn open(path: &Path, extension: &str, topology: Option<&System>) -> Result<Self> {
         let name = path.display().to_string();
         let problem = |problem: String| Error::Structure(format!("{name} {problem}"));
+        if ["h5md", "h5"].contains(&extension) {
+            return Err(problem(
+                "is H5MD, which `verlet convert` reads: give the extended XYZ file that it makes of this one".into(),
+            ));
+        }
         if path.to_str().is_none() {
             return Err(problem("has a name that is not UTF-8; rename it".into()));
         }
