@@ -45,6 +45,9 @@ max_drift = 1e9
 /// would fly apart within a second.
 const ENDLESS: &[&str] = &["--steps", "100000000", "--set", "dynamics.timestep=0.001"];
 
+/// How a run ends that a signal stopped.
+const STOPPED: Option<i32> = Some(4);
+
 fn bench() -> Bench {
     let cell = Cell::from_parameters([6.0, 7.0, 8.0], [90.0, 80.0, 70.0], [true, true, false]).unwrap();
     Bench::in_memory("painn", &random_system(9, cell, 5), INPUT)
@@ -150,10 +153,10 @@ impl Background {
         assert!(common::output(std::process::Command::new("kill").args([signal, &id])).unwrap().status.success());
     }
 
-    /// Waits for the end; what was printed, and whether the run says that it was stopped.
-    fn end(mut self) -> (String, bool) {
+    /// Waits for the end; what was printed, and the exit status.
+    fn end(mut self) -> (String, Option<i32>) {
         let output = self.0.take().unwrap().wait_with_output().unwrap();
-        (String::from_utf8(output.stdout).unwrap(), output.status.code() == Some(4))
+        (String::from_utf8(output.stdout).unwrap(), output.status.code())
     }
 }
 
@@ -183,8 +186,8 @@ fn signals_stop_at_a_checkpoint() {
         wait_for(|| Generations::of(&bench.path(folder)).exist());
         std::thread::sleep(Duration::from_millis(100));
         run.signal(signal);
-        let (text, stopped) = run.end();
-        assert!(stopped && text.contains("of 100000000, as you asked"), "{text}");
+        let (text, status) = run.end();
+        assert!(status == STOPPED && text.contains("of 100000000, as you asked"), "{text}");
         assert!(text.contains(&format!("go on with it      verlet resume {folder}")), "{text}");
         let step = Generations::read::<Checkpoint>(&Generations::of(&bench.path(folder)).current()).unwrap().state.step;
         assert!(text.contains(&format!("stopped at step {step} of")), "{text}");
@@ -214,7 +217,7 @@ fn nothing_is_lost_to_kills() {
     let bench = bench();
     let arguments = ["--steps", STEPS, "--set", "output.checkpoint.interval=40", "--set", "dynamics.ensemble=langevin"];
     let begun = Instant::now();
-    assert!(Background::run(&bench, "whole", &arguments).end().1);
+    assert_eq!(Background::run(&bench, "whole", &arguments).end().1, Some(0));
     let duration = begun.elapsed();
     let whole = left(&bench.path("whole"));
     let mut seed = SEED;
@@ -233,7 +236,7 @@ fn nothing_is_lost_to_kills() {
                 std::thread::sleep(duration.mul_f64(patience * part.powi(2)));
                 process.signal("-KILL");
             }
-            if process.end().1 {
+            if process.end().1 == Some(0) {
                 break;
             }
             kills += 1;
@@ -284,7 +287,7 @@ fn one_process_at_a_time_works_in_a_folder() {
         assert!(message.starts_with("error: the folder out is in use: process "), "{arguments:?}: {message}");
     }
     run.signal("-INT");
-    assert!(run.end().1);
+    assert_eq!(run.end().1, STOPPED);
     assert!(bench.succeed(&["repair", "out"]).contains("out/trajectory.h5md needs no repair"));
     // Elsewhere there is nothing to lock.
     std::fs::copy(bench.path("out/trajectory.h5md"), bench.path("alone.h5md")).unwrap();
@@ -307,8 +310,8 @@ fn a_reader_follows_a_run() {
     wait_for(|| Generations::of(&bench.path("out")).previous().exists());
     run_python("follow.py", &[bench.path("out/trajectory.h5md").into()]);
     run.signal("-TERM");
-    let (text, stopped) = run.end();
-    assert!(stopped, "{text}");
+    let (text, status) = run.end();
+    assert_eq!(status, STOPPED, "{text}");
 }
 
 /// A program that has the file open, however it does, makes `resume` say so and changes nothing.
