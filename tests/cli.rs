@@ -44,7 +44,7 @@ fn a_run_leaves_a_trajectory_that_h5py_and_mdanalysis_open() {
     assert!(
         text.contains("list with a skin of 1 Å\n")
             && text.contains("finished 40 steps")
-            && text.contains("verdict            INCONCLUSIVE: 21 rows of the energy log are too few"),
+            && text.contains("verdict            INCONCLUSIVE: the energy log is too short to judge it, 21 of 50 rows"),
         "{text}"
     );
     let trajectory = bench.path("out/trajectory.h5md");

@@ -184,8 +184,7 @@ impl Verdict {
     fn advice(&self) -> String {
         match self.per_degree_of_freedom() {
             None if self.samples < FEWEST => format!(
-                "{} rows of the energy log are too few to judge it, which takes {FEWEST}: run for longer, or lower \
-                 output.energy.interval",
+                "the energy log is too short to judge it, {} of {FEWEST} rows: run for longer, or lower output.energy.interval",
                 self.samples
             ),
             None => "nothing moves".into(),
@@ -376,7 +375,10 @@ mod tests {
             assert!(verdict.drift.is_none() && verdict.judgement() == Judgement::Inconclusive);
             let text = verdict.to_string();
             let rows = step + 1;
-            assert!(text.contains(&format!("INCONCLUSIVE: {rows} rows of the energy log are too few")), "{text}");
+            assert!(
+                text.contains(&format!("INCONCLUSIVE: the energy log is too short to judge it, {rows} of 50 rows")),
+                "{text}"
+            );
         }
         let mut jumped = conservation.clone();
         jumped.add(&sample(49, -0.9));
