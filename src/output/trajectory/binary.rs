@@ -126,17 +126,14 @@ impl Binary {
         }
         let number = |value: u64| i32::try_from(value).unwrap_or(i32::MAX);
         let mut head = Vec::new();
-        match self.format.name {
-            // After "CORD": frames, step of the first, steps between them; at 44 the time step.
-            "DCD" => {
-                head.push((8, number(self.frames).to_ne_bytes()));
-                if let Some(first) = self.first_step {
-                    head.push((12, number(first).to_ne_bytes()));
-                    head.push((16, number(self.interval).to_ne_bytes()));
-                    head.push((44, ((self.timestep / AKMA) as f32).to_ne_bytes()));
-                }
+        // After "CORD": frames, step of the first, steps between them; at 44 the time step.
+        if self.format.name == "DCD" {
+            head.push((8, number(self.frames).to_ne_bytes()));
+            if let Some(first) = self.first_step {
+                head.push((12, number(first).to_ne_bytes()));
+                head.push((16, number(self.interval).to_ne_bytes()));
+                head.push((44, ((self.timestep / AKMA) as f32).to_ne_bytes()));
             }
-            _ => {}
         }
         let file = OpenOptions::new().write(true).open(&self.path);
         file.and_then(|file| head.iter().try_for_each(|(at, bytes)| file.write_all_at(bytes, *at)))
