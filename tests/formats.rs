@@ -613,7 +613,7 @@ fn what_cannot_be_converted_is_refused_in_a_sentence() {
 }
 
 const RESUMED: &str = "[system]\nstructure = \"start.xyz\"\n[model]\nfile = \"model.safetensors\"\n[dynamics]\n\
-                       timestep = \"0.2 fs\"\nsteps = 24\ntemperature = 50\n[verdict]\nmax_excursion = 1.0\n\
+                       timestep = \"0.2 fs\"\nsteps = 24\ntemperature = 50\n[verdict]\nmax_excursion = 1e9\n\
                        max_drift = 1e9\n[output.checkpoint]\ninterval = 5\n[output.trajectory]\ninterval = 8\n\
                        [[output.extra]]\nfile = \"a.dcd\"\ninterval = 3\n[[output.extra]]\nfile = \"b.xyz\"\ninterval = 2\n\
                        [[output.extra]]\nfile = \"c.pdb\"\ninterval = 4\natoms = \"1-4\"\nwrap = true\n\
