@@ -38,6 +38,25 @@ __device__ inline void send(int rank, float* at, float4 v, unsigned long long* b
                  : "memory");
 }
 
+// Another block's shared memory.
+typedef unsigned Window;
+
+__device__ inline Window window_of(int rank)
+{
+    DYNAMIC_SHARED(float4, memory);
+    unsigned to;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(shared_address(memory)), "r"(rank));
+    return to;
+}
+
+// The same from there: `at` and `barrier` are bytes from where the kernel's shared memory begins.
+__device__ inline void send_into(Window window, int at, float4 v, int barrier)
+{
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(window + at),
+                 "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(window + barrier)
+                 : "memory");
+}
+
 // So many bytes are to come. One thread of the block.
 __device__ inline void expect(unsigned long long* barrier, int bytes)
 {

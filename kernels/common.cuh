@@ -8,6 +8,7 @@
 //   LARGE         1: tiles of matrix products for many atoms
 //   SPLIT         1: the network for many has so few atoms that only latency counts; never with LARGE
 //   FEW           1: clusters of blocks take few atoms through a layer, see few.cu
+//   ONE           1: one cluster takes the whole system through its steps, see one.cu; only with FEW
 //   CLUSTER       blocks of a cluster, of FEW_THREADS threads
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
@@ -26,7 +27,7 @@
 #define FULL 0xffffffffu
 #define SLICES (FEATURES / 32)
 // In so many parts, each of some channels, a pair's gradients are made; with RADIAL one lane adds them up.
-#define PARTS (FEW ? CLUSTER : RADIAL ? 1 : SLICES)
+#define PARTS (ONE ? 1 : FEW ? CLUSTER : RADIAL ? 1 : SLICES)
 
 // Why nothing more may happen; 0 is good.
 #define STATUS_CAPACITY 1 // the list needs room for `needed` pairs: the host gives it and goes on with the same step
@@ -306,6 +307,17 @@ __device__ inline double norm2(double x, double y, double z) { return x * x + y 
 // The sum over a block of 1024 threads or fewer, known to all of them. Every thread must call it.
 __device__ inline double block_sum(double value)
 {
+#if ONE
+    // Only the first warp has atoms: the same sum without the others.
+    BLOCK_SHARED(double, whole, 1);
+    if (threadIdx.x < 32)
+        for (int offset = 16; offset > 0; offset >>= 1) value += __shfl_xor_sync(FULL, value, offset);
+    if (threadIdx.x == 0) whole[0] = value;
+    __syncthreads();
+    double total = whole[0];
+    __syncthreads();
+    return total;
+#else
     BLOCK_SHARED(double, parts, 1024);
     parts[threadIdx.x] = value;
     __syncthreads();
@@ -316,6 +328,7 @@ __device__ inline double block_sum(double value)
     double sum = parts[0];
     __syncthreads();
     return sum;
+#endif
 }
 
 // Four numbers at once.

@@ -90,22 +90,27 @@ __device__ inline double seen_distance(const ElementPair& both, double d)
     return both.outer - (both.outer - both.inner) * u * (1.0 - u * u * (1.0 - 0.5 * u));
 }
 
-// The repulsion between an atom and the neighbour in an entry of its row: the derivative of the energy by their vector r, eV/Å,
-// and the energy, eV; and of that pair r, its length d, Å, and the derivative by d of the distance that the network sees.
+// The repulsion between two atoms: the derivative of the energy by their vector r, eV/Å, and the energy, eV; and of that pair r,
+// its length d, Å, and the derivative by d of the distance that the network sees.
 struct Repulsion {
     double3 r, gradient;
     double energy, d, slope;
 };
 
-__device__ inline Repulsion repel(const Parameters& p, int atom, int e)
+__device__ inline Repulsion repel_at(const Parameters& p, int atom, int neighbor, double3 r)
 {
-    Entry entry = entry_of(p.images, atom, p.entries[e]);
-    const ElementPair& both = elements_of(p, atom, entry.neighbor);
-    double3 r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
+    const ElementPair& both = elements_of(p, atom, neighbor);
     double d = sqrt(norm2(r.x, r.y, r.z));
     if (!(d < both.outer)) return {r, make_double3(0.0, 0.0, 0.0), 0.0, d, 1.0};
     Repelled repelled = zbl(d, both.strength, both.length, both.inner, both.outer);
     double along = repelled.slope / d, u = switched(both, d);
     return {r, make_double3(along * r.x, along * r.y, along * r.z), repelled.energy, d, 1.0 - u * u * (3.0 - 2.0 * u)};
+}
+
+// Between an atom and the neighbour in an entry of its row.
+__device__ inline Repulsion repel(const Parameters& p, int atom, int e)
+{
+    Entry entry = entry_of(p.images, atom, p.entries[e]);
+    return repel_at(p, atom, entry.neighbor, pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z));
 }
 #endif

@@ -40,6 +40,20 @@ __device__ inline void add_product(float4& sum, float4 left, float k, float othe
     sum = add(sum, part);
 }
 
+// The same with a left factor that has been split by `high_part`.
+__device__ inline void add_product(float4& sum, float4 high, float4 low, float k, float other)
+{
+    Split b0 = split(k), b1 = split(other);
+    unsigned h0 = __float_as_uint(high.x), h1 = __float_as_uint(high.y), h2 = __float_as_uint(high.z), h3 = __float_as_uint(high.w);
+    float4 part = zero4();
+    mma(part, __float_as_uint(low.x), __float_as_uint(low.y), __float_as_uint(low.z), __float_as_uint(low.w), b0.hi, b1.hi);
+    mma(part, h0, h1, h2, h3, b0.lo, b1.lo);
+    mma(part, h0, h1, h2, h3, b0.hi, b1.hi);
+    sum = add(sum, part);
+}
+
+__device__ inline float high_part(float x) { return __uint_as_float(split(x).hi); }
+
 // Factors of 16 bits, two in a register.
 __device__ inline unsigned pack_halves(float lower, float upper)
 {
@@ -85,6 +99,21 @@ __device__ inline float two_to(float x)
 {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// 1 / x and 1 / √x, to two units in the last place.
+__device__ inline float reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ inline float reciprocal_root(float x)
+{
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 

@@ -60,7 +60,11 @@ fn evaluate(potential: &mut dyn Potential, system: &System) -> Evaluation {
 
 fn compare(device: &Arc<Device>, model: &Model, system: &System, what: &str) {
     let numbers = &system.atomic_numbers;
-    let ours = evaluate(&mut CudaPotential::new(device, model, numbers, 0.3).unwrap(), system);
+    agree(model, system, &evaluate(&mut CudaPotential::new(device, model, numbers, 0.3).unwrap(), system), what);
+}
+
+fn agree(model: &Model, system: &System, ours: &Evaluation, what: &str) {
+    let numbers = &system.atomic_numbers;
     let exact = evaluate(&mut NetworkPotential::<f64>::new(model, numbers, 0.3, Filters::Direct).unwrap(), system);
     let n = system.len() as f64;
     let scale = 1.0 + exact.forces.iter().map(|f| f.amax()).fold(0.0, f64::max);
@@ -86,6 +90,22 @@ fn energies_forces_and_strain_are_those_of_the_cpu() {
                 compare(&device, &model, system, &format!("{network}, system {n}, clusters {}", device.clusters));
             }
         }
+    }
+}
+
+/// What moves without images and finds room in one cluster has a kernel of its own: as few atoms as there can be, and as many.
+#[test]
+fn energies_forces_and_strain_in_one_cluster_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let networks = [("painn", 3), ("painn-bessel", 1), ("painn-repulsive", 2)];
+    for ((network, layers), atoms) in networks.into_iter().zip([9, 16, 15]).chain([(("painn-shared", 2), 2)]) {
+        let model = ModelFile::random(network, Sizes { features: 128, layers, radial: 8 }, 7).load().unwrap();
+        let mut system = random_system(atoms, Cell::open(), 4);
+        // Some pairs are beyond the cutoff.
+        system.positions[0].x += if atoms > 2 { 2.0 } else { 0.0 };
+        let integrator = Integrator::new(0.5, &system.masses, None);
+        let mut backend = CudaBackend::new(&device, &model, &system, 0.3, &integrator, 1, 3 * atoms, None).unwrap();
+        agree(&model, &system, &backend.evaluation().unwrap(), &format!("{network}, {atoms} atoms"));
     }
 }
 
@@ -284,6 +304,33 @@ fn graphs_and_plain_launches_give_the_same_bits() {
             assert_eq!((&again.1, &again.2, &again.3), (&samples, &state, &forces), "{path:?}");
         }
     }
+}
+
+/// The kernel for one cluster likewise; a state is taken over in the middle, and nothing of a list or a frame is lost.
+#[test]
+fn one_cluster_gives_the_same_bits_however_it_is_launched() {
+    let Some(device) = device() else { return };
+    let (model, system) = ethanol();
+    let integrator = Integrator::new(0.5, &system.masses, Some(bath(0.02, true)));
+    let run = |path| {
+        let mut backend = CudaBackend::new(&device, &model, &system, 0.05, &integrator, 1, 24, Some(path)).unwrap();
+        backend.tell_frames(&[4]).unwrap();
+        let Heard { samples, frames, .. } = listen(&mut backend, 9);
+        let told: Vec<_> = frames.into_iter().map(|frame| (frame.sample, frame.positions, frame.forces)).collect();
+        let middle = backend.state().unwrap();
+        let rest = advance(&mut backend, 4);
+        (samples, told, middle, rest, backend.frame().unwrap().forces)
+    };
+    let plain = run(Path::Plain);
+    assert_eq!((plain.0.len(), plain.1.len()), (9, 2));
+    assert!(plain.2.list_rebuilds > 1, "the test must see the list made: {}", plain.2.list_rebuilds);
+    for path in [Path::Steps, Path::Loop] {
+        assert_eq!(run(path), plain, "{path:?}");
+    }
+    let mut other = CudaBackend::new(&device, &model, &system, 0.05, &integrator, 1, 24, None).unwrap();
+    other.restore(&plain.2).unwrap();
+    assert_eq!(advance(&mut other, 4), plain.3);
+    assert_eq!(other.frame().unwrap().forces, plain.4);
 }
 
 /// Its strain derivative too, which needs the pairs of the last step.

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::backends::{Heard, Setup, advance, bath, evaluate, kinds, listen, potentials, repulsive};
-use common::models::{ModelFile, SMALL};
+use common::backends::{Heard, Kind, Setup, advance, bath, devices, evaluate, kinds, listen, potentials, repulsive};
+use common::models::{ModelFile, SMALL, Sizes};
 use nalgebra::Vector3;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,7 +18,11 @@ static GO: AtomicBool = AtomicBool::new(false);
 /// A hydrogen and a carbon that meet, far from a hydrogen and an oxygen that meet earlier, without any forces to speak of:
 /// which atoms, when and how close follows from the velocities.
 fn meeting(domain: Option<serde_json::Value>) -> Setup {
-    let mut file = ModelFile::random("painn", SMALL, 3);
+    meeting_of(SMALL, domain)
+}
+
+fn meeting_of(sizes: Sizes, domain: Option<serde_json::Value>) -> Setup {
+    let mut file = ModelFile::random("painn", sizes, 3);
     file.tensors.iter_mut().filter(|(name, _)| name.contains("outnet")).for_each(|(_, (_, w))| w.fill(1e-8));
     if let Some(domain) = domain {
         file.config["domain"] = domain;
@@ -43,8 +47,12 @@ fn departures(backend: &mut dyn Backend, steps: u64) -> Vec<Departure> {
 
 #[test]
 fn each_pair_of_elements_is_reported_once_with_its_first_step_and_lowest_atoms() {
-    for kind in kinds() {
-        let mut backend = meeting(Some(distances())).start(&kind);
+    let mut all: Vec<_> = kinds().into_iter().map(|kind| (kind, SMALL)).collect();
+    // So wide a network takes so few atoms in one cluster of the GPU.
+    let wide = Sizes { features: 128, layers: 1, radial: 5 };
+    all.extend(devices().into_iter().filter(|device| device.clusters).map(|device| (Kind::Cuda(device), wide)));
+    for (kind, sizes) in all {
+        let mut backend = meeting_of(sizes, Some(distances())).start(&kind);
         assert_eq!(backend.departures(), [], "{kind}: at the start everything is inside");
         assert_eq!(departures(&mut *backend, 59), [], "{kind}");
         let found = departures(&mut *backend, 41);

@@ -4,7 +4,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use verlet::backend::cuda::{Nvrtc, Switches, compile_options, source};
+use verlet::backend::cuda::{Nvrtc, OneSizes, Switches, compile_options, source};
 
 /// The compiler in the tests' Python environment.
 fn packaged() -> Option<PathBuf> {
@@ -39,6 +39,7 @@ const SWITCHES: Switches = Switches {
     tiled: true,
     large: true,
     few: false,
+    one: None,
     split: false,
     langevin: true,
     conditional: true,
@@ -73,8 +74,13 @@ fn kernels_compile_for_every_architecture_without_spills() {
 fn kernels_compile_for_every_size_and_switch() {
     let Some(compiler) = compiler() else { return };
     let few = Switches { radial: false, tiled: false, large: false, few: true, ..SWITCHES };
+    let one = |atoms, layers, hidden| Switches { one: Some(OneSizes { atoms, layers, hidden }), ..few };
     for switches in [
         few,
+        one(9, 3, 64),
+        one(16, 3, 64),
+        one(2, 1, 128),
+        Switches { langevin: false, watch: false, repulsion: false, ..one(12, 6, 8) },
         Switches { watch: false, repulsion: false, ..few },
         Switches { features: 32, langevin: false, repulsion: false, ..few },
         Switches { features: 64, student: true, conditional: false, ..few },

@@ -285,7 +285,7 @@ inline void launch(void (*kernel)(void**), unsigned blocks, const unsigned* grid
     // Shared memory is static: one launch at a time.
     static std::mutex one;
     std::lock_guard<std::mutex> guard(one);
-    if (threads > THREADS || shared > SHARED || blocks > 8) stop("a launch is too large");
+    if (threads > THREADS || shared > SHARED || blocks > 16) stop("a launch is too large");
     if (grid[0] % blocks != 0 || (blocks > 1 && threads % 32 != 0)) stop("a launch is not made of whole clusters");
     body = kernel;
     arguments = at;
@@ -368,6 +368,13 @@ inline void send(int rank, float* at, float4 value, unsigned long long* barrier)
     emulator::turn_over(bytes);
 }
 
+typedef int Window;
+inline Window window_of(int rank) { return rank; }
+inline void send_into(Window rank, int at, float4 value, int barrier)
+{
+    send(rank, (float*)(emulator::own_shared() + at), value, (unsigned long long*)(emulator::own_shared() + barrier));
+}
+
 inline void expect(unsigned long long* barrier, int count)
 {
     emulator::Bytes* bytes = (emulator::Bytes*)barrier;
@@ -429,6 +436,20 @@ inline void add_product(float4& sum, float4 left, float k, float other)
     sum = {sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w};
 }
 
+inline void add_product(float4& sum, float4 high, float4 low, float k, float other)
+{
+    add_product(sum, {high.x + low.x, high.y + low.y, high.z + low.z, high.w + low.w}, k, other);
+}
+
+inline float high_part(float x)
+{
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x1000u) & 0xffffe000u;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 inline unsigned pack_halves(float lower, float upper)
 {
     _Float16 both[2] = {(_Float16)lower, (_Float16)upper};
@@ -460,6 +481,11 @@ inline float __uint_as_float(unsigned bits)
     return x;
 }
 
+inline int __float_as_int(float x) { return (int)__float_as_uint(x); }
+inline float __int_as_float(int bits) { return __uint_as_float((unsigned)bits); }
+
+inline float reciprocal(float x) { return 1.0f / x; }
+inline float reciprocal_root(float x) { return 1.0f / sqrtf(x); }
 inline float two_to(float x) { return exp2f(x); }
 
 inline void add_half_product(float4& sum, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)

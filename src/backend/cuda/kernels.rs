@@ -1,11 +1,11 @@
 //! The kernels' sources and the constants that they are compiled with.
 
-use super::few;
 use super::layout::{
-    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData, Replica,
-    SHIFT_BITS, TiledReadoutData, UpdateData,
+    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, OneNetworkData, Parameters,
+    ReadoutData, Replica, SHIFT_BITS, TiledReadoutData, UpdateData,
 };
 use super::weights::SLICE;
+use super::{few, one};
 
 /// Blocks of a cluster: the most that every device with clusters runs.
 pub(super) const CLUSTER: usize = 8;
@@ -50,7 +50,16 @@ const FEW: &[Source] = &[
     ("few.cuh", include_str!("../../../kernels/few.cuh")),
     ("few_messages.cuh", include_str!("../../../kernels/few_messages.cuh")),
     ("few.cu", include_str!("../../../kernels/few.cu")),
+    ("few_ends.cuh", include_str!("../../../kernels/few_ends.cuh")),
     ("few_step.cu", include_str!("../../../kernels/few_step.cu")),
+];
+const ONE: &[Source] = &[
+    ("table.cuh", include_str!("../../../kernels/table.cuh")),
+    ("cluster.cuh", include_str!("../../../kernels/cluster.cuh")),
+    ("one.cuh", include_str!("../../../kernels/one.cuh")),
+    ("one_messages.cuh", include_str!("../../../kernels/one_messages.cuh")),
+    ("few_ends.cuh", include_str!("../../../kernels/few_ends.cuh")),
+    ("one.cu", include_str!("../../../kernels/one.cu")),
 ];
 
 /// The kernels as one program. A message of the compiler names file and line as they are in `kernels/`.
@@ -62,6 +71,7 @@ pub fn source(switches: &Switches) -> String {
         Switches { radial: false, .. } => TABLES,
     };
     let layers = match switches {
+        Switches { one: Some(_), .. } => ONE,
         Switches { few: true, .. } => FEW,
         Switches { tiled: true, .. } => TILED,
         _ => MANY,
@@ -84,6 +94,17 @@ pub fn source(switches: &Switches) -> String {
     program
 }
 
+/// What the network in one cluster is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OneSizes {
+    /// Atoms of the system.
+    pub atoms: usize,
+    /// Layers of the network.
+    pub layers: usize,
+    /// Width of the readout's hidden layer, a multiple of 8.
+    pub hidden: usize,
+}
+
 /// What the kernels are compiled for; kernels/common.cuh says what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switches {
@@ -102,6 +123,8 @@ pub struct Switches {
     pub large: bool,
     /// The network for few atoms, which needs clusters; never with `large`, `split` or `table_shared`.
     pub few: bool,
+    /// So few that one cluster takes them all; only with `few`, of a `painn` with 128 features.
+    pub one: Option<OneSizes>,
     /// Few atoms in the network for many: latency counts; never with `large` or `table_shared`.
     pub split: bool,
     /// With a heat bath.
@@ -120,10 +143,16 @@ impl Switches {
     /// In so many parts a pair's gradients are made: as in kernels/common.cuh.
     pub(super) fn gradient_parts(&self) -> usize {
         match self {
+            Switches { one: Some(_), .. } => 1,
             Switches { few: true, .. } => CLUSTER,
             Switches { radial: true, .. } => 1,
             _ => self.features / SLICE,
         }
+    }
+
+    /// Threads of a block that has all of few atoms.
+    pub(super) fn few_threads(&self) -> usize {
+        if self.one.is_some() { one::THREADS } else { few::threads(self.features) }
     }
 
     /// Rows and columns of a tile of a matrix product, and the threads that make it: as in kernels/dense.cu.
@@ -148,8 +177,9 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("LARGE", switches.large as usize),
         ("SPLIT", switches.split as usize),
         ("FEW", switches.few as usize),
-        ("FEW_THREADS", few::threads(switches.features)),
-        ("CLUSTER", CLUSTER),
+        ("ONE", switches.one.is_some() as usize),
+        ("FEW_THREADS", switches.few_threads()),
+        ("CLUSTER", if switches.one.is_some() { one::CLUSTER } else { CLUSTER }),
         ("LANGEVIN", switches.langevin as usize),
         ("CONDITIONAL", switches.conditional as usize),
         ("WATCH", switches.watch as usize),
@@ -165,11 +195,14 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("LAYER_BYTES", size_of::<LayerData>()),
         ("READOUT_BYTES", size_of::<ReadoutData>()),
         ("NETWORK_BYTES", size_of::<NetworkData>()),
+        ("ONE_NETWORK_BYTES", size_of::<OneNetworkData>()),
         ("UPDATE_BYTES", size_of::<UpdateData>()),
         ("CONTEXT_BYTES", size_of::<ContextData>()),
         ("TILED_READOUT_BYTES", size_of::<TiledReadoutData>()),
         ("MOST_LAYERS", NetworkData::LAYERS),
     ];
+    let sizes = switches.one.map(|one| [("ATOMS", one.atoms), ("LAYERS", one.layers), ("HIDDEN", one.hidden)]);
+    let defines = defines.into_iter().chain(sizes.into_iter().flatten());
     options.extend(defines.map(|(name, value)| format!("-D{name}={value}")));
     options
 }

@@ -318,6 +318,25 @@ impl NetworkData {
     pub const LAYERS: usize = 6;
 }
 
+/// The network for one cluster, as in `kernels/one.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OneNetworkData {
+    pub tables: [Pointer; Self::LAYERS],
+    pub epsilons: [f32; Self::LAYERS],
+    pub weights: Pointer,
+    pub embedding: Pointer,
+    pub sent: Pointer,
+    pub filters: Pointer,
+    pub kept: Pointer,
+    pub last_bias: f32,
+}
+
+impl OneNetworkData {
+    /// Most layers.
+    pub const LAYERS: usize = NetworkData::LAYERS;
+}
+
 /// Bytes of a pair inside the cutoff.
 pub(super) const PAIR_BYTES: usize = 32;
 /// Bits of each component of the translation in a pair of the list; the neighbour is above all three.

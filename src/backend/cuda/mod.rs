@@ -17,6 +17,7 @@ mod memory;
 mod messages;
 mod network;
 mod nvrtc;
+mod one;
 mod potential;
 mod program;
 mod radial;
@@ -31,7 +32,7 @@ mod weights;
 
 pub use device::{Device, Driver};
 pub use engine::{CudaBackend, Path};
-pub use kernels::{Switches, compile_options, source};
+pub use kernels::{OneSizes, Switches, compile_options, source};
 pub use nvrtc::{Compiled, Nvrtc};
 pub use potential::CudaPotential;
 pub use program::cache_folder;

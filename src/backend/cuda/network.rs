@@ -7,6 +7,7 @@ use super::kernels::Switches;
 use super::launch::Sink;
 use super::layout::{Parameters, Pointer};
 use super::many::Many;
+use super::one::One;
 use super::program::Program;
 use super::radial;
 use super::tiled::{self, Tiled};
@@ -22,25 +23,34 @@ pub(super) struct Network {
 }
 
 enum Way {
+    One(Box<One>),
     Few(Box<Few>),
     Tiled(Box<Tiled>),
     Many(Box<Many>),
 }
 
 impl Network {
-    /// The kernels for so many atoms, of one system or of many, and what they are compiled for.
+    /// The kernels for so many atoms, of one system or of many, and what they are compiled for. `open`: no atom ever has images.
     pub fn program(
         device: &Arc<Device>,
         model: &Model,
         atoms: usize,
         langevin: bool,
         replicas: bool,
+        open: bool,
     ) -> Result<(Switches, Program)> {
         if replicas {
             let switches = Switches { replicas, ..Self::switches(device, model, atoms, langevin, false) };
             return Ok((switches, Program::load(device, &switches)?));
         }
         let switches = Self::switches(device, model, atoms, langevin, true);
+        if let Some(sizes) = One::takes(device, model, atoms).filter(|_| switches.few && open) {
+            let switches = Switches { one: Some(sizes), ..switches };
+            let mut program = Program::load(device, &switches)?;
+            if One::fits(&mut program, model, &sizes)? {
+                return Ok((switches, program));
+            }
+        }
         let mut program = Program::load(device, &switches)?;
         if switches.few && !Few::fits(device, &mut program, switches.features, model.layers.len(), atoms)? {
             let switches = Self::switches(device, model, atoms, langevin, false);
@@ -67,6 +77,7 @@ impl Network {
             tiled: !few && !student && tiled::takes(device, features, &readout),
             large: atoms >= 2048,
             few,
+            one: None,
             split: !few && atoms <= 512,
             langevin,
             conditional: device.has_conditional_nodes(),
@@ -91,7 +102,9 @@ impl Network {
     ) -> Result<Self> {
         let weights = Weights::new(device, model, switches, atomic_numbers)?;
         let atoms = atomic_numbers.len();
-        let way = if switches.few {
+        let way = if let Some(sizes) = &switches.one {
+            Way::One(Box::new(One::new(device, program, model, &weights, sizes)?))
+        } else if switches.few {
             Way::Few(Box::new(Few::new(device, program, &weights, atoms)?))
         } else {
             let table_bytes = if switches.table_shared { table_bytes(model) } else { 0 };
@@ -112,6 +125,7 @@ impl Network {
     /// From pairs to energies and the gradients of pairs; of few atoms `what` is asked for.
     pub fn record(&self, sink: &mut impl Sink, p: &Parameters, what: What, again: Handle) -> Result<()> {
         match &self.way {
+            Way::One(one) => one.record(sink, p, what, again),
             Way::Few(few) => few.record(sink, p, what, again),
             Way::Tiled(tiled) => tiled.record(sink, p, &self.weights),
             Way::Many(many) => many.record(sink, p, &self.weights),

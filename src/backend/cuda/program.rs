@@ -73,6 +73,17 @@ impl Program {
     }
 }
 
+impl Program {
+    /// The same for a kernel of clusters larger than every device with clusters runs.
+    pub fn large_cluster(&mut self, name: &'static str, shared: usize) -> Result<CUfunction> {
+        let function = self.function(name, shared)?;
+        let which = Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED;
+        // SAFETY: the function's module is loaded.
+        check(unsafe { sys::cuFuncSetAttribute(function, which, 1) }, "allowing large clusters")?;
+        Ok(function)
+    }
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         // SAFETY: nothing that was launched is running: every launch is waited for.
@@ -175,6 +186,7 @@ mod tests {
             tiled: false,
             large: false,
             few: false,
+            one: None,
             split: false,
             langevin: false,
             conditional: false,

@@ -112,8 +112,10 @@ impl State {
         let thermostat = thermostat.filter(|bath| bath.friction > 0.0);
         let replicas = motion.as_ref().and_then(|motion| motion.replicas);
         let kernels_for = replicas.unwrap_or(atoms);
+        // Who moves keeps the cell.
+        let open = motion.is_some() && !cell.is_periodic();
         let (switches, mut program) =
-            Network::program(device, model, kernels_for, thermostat.is_some(), replicas.is_some())?;
+            Network::program(device, model, kernels_for, thermostat.is_some(), replicas.is_some(), open)?;
         let network = Network::new(device, &mut program, &switches, model, atomic_numbers)?;
         let kernels = Kernels::new(&mut program, &switches, device.multiprocessors, atoms)?;
 

@@ -227,11 +227,14 @@ enum Layout {
     Panels,
     /// As tiles of atoms take them, see [`tiles::packed`].
     Tiles,
+    /// Not here: the network for one cluster packs its own.
+    Elsewhere,
 }
 
 impl Layout {
     fn of(switches: &Switches) -> Self {
         match switches {
+            Switches { one: Some(_), .. } => Layout::Elsewhere,
             Switches { few: true, .. } => Layout::Panels,
             Switches { tiled: true, .. } => Layout::Tiles,
             _ => Layout::Rows,
@@ -251,6 +254,7 @@ impl Matrix {
     fn new(device: &Arc<Device>, matrix: &[f32], layout: Layout, outputs: usize, parts: usize) -> Result<Self> {
         Ok(match layout {
             Layout::Rows => Matrix::Numbers(Buffer::from(device, matrix)?),
+            Layout::Elsewhere => Matrix::Numbers(Buffer::zeros(device, 0)?),
             Layout::Panels => Matrix::Numbers(Buffer::from(device, &panels(matrix, outputs, parts))?),
             Layout::Tiles => {
                 let unit = tiles::unit(matrix.iter().map(|&weight| weight as f64));

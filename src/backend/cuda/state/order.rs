@@ -1,7 +1,7 @@
 //! The kernels that a step consists of, and their order.
 
 use super::State;
-use crate::backend::cuda::few::{What, threads};
+use crate::backend::cuda::few::What;
 use crate::backend::cuda::graph::{Chain, Handle};
 use crate::backend::cuda::kernels::Switches;
 use crate::backend::cuda::launch::{Kernel, Sink, launch};
@@ -120,7 +120,7 @@ impl Kernels {
         let strided = atoms.div_ceil(ATOM_THREADS).min(ATOM_BLOCKS);
         let (each, warps) = (atoms.div_ceil(256), atoms.div_ceil(4));
         let begin = if switches.few {
-            kernel("few_begin", 1, threads(switches.features) as u32)?
+            kernel("few_begin", 1, switches.few_threads() as u32)?
         } else {
             kernel("begin_step", strided, ATOM_THREADS)?
         };
