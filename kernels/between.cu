@@ -38,7 +38,7 @@ struct Work {
     Rows hidden;  // [TILE] rows of F
     Rows wide;    // [TILE] rows of 3F, in the place of `vectors`
     Rows both;    // [3][TILE] rows of 2F, all over the others
-    float4* kept; // [slots][OWN_BLOCKS][2][TILE_THREADS]
+    float4* kept; // [slots][OWN_BLOCKS][LANE_ROWS][TILE_THREADS]
     int first;    // atom's row of the tile's first one
     int atoms;
 
@@ -66,7 +66,7 @@ __device__ inline Work make_work(const Parameters& p, float* memory, float4* kep
     b.hidden = {memory + TILE * (3 * wide + double_wide), units + 4 * TILE, wide};
     b.wide = {memory, units, 3 * FEATURES + ROW_PADDING};
     b.both = {memory, units, double_wide};
-    b.kept = kept + (long long)blockIdx.x * KEPT * OWN_BLOCKS * 2 * TILE_THREADS;
+    b.kept = kept + (long long)blockIdx.x * KEPT * OWN_BLOCKS * LANE_ROWS * TILE_THREADS;
     b.first = 0;
     b.atoms = p.atoms;
     return b;
@@ -75,7 +75,7 @@ __device__ inline Work make_work(const Parameters& p, float* memory, float4* kep
 // A thread's own place for what it keeps of its n-th block of columns.
 __device__ inline float4& kept(const Work& b, int slot, int n, int half)
 {
-    return b.kept[((slot * OWN_BLOCKS + n) * 2 + half) * TILE_THREADS + tile_thread()];
+    return b.kept[((slot * OWN_BLOCKS + n) * LANE_ROWS + half) * TILE_THREADS + tile_thread()];
 }
 
 // Calls `visit(n, block, channel)` for a warp's blocks of 16 channels; `channel` is the lane's first of four.
@@ -120,6 +120,20 @@ __device__ inline void load_tile(const Work& b, const float* q, const float* mu)
     }
 }
 
+// What this thread has kept of its n-th block in COUNT slots from `slot` on: all of it before anything is stored, so that one does not
+// wait for the other.
+template <int COUNT> struct Taken {
+    float4 of[TOGETHER][COUNT];
+};
+
+template <int COUNT> __device__ inline Taken<COUNT> take(const Work& b, int slot, int n, int first)
+{
+    Taken<COUNT> taken;
+#pragma unroll
+    for (int k = 0; k < TOGETHER * COUNT; k++) taken.of[k / COUNT][k % COUNT] = kept(b, slot + k % COUNT, n, first + k / COUNT);
+    return taken;
+}
+
 // From q and μ to the update's hidden layer, split. Y is kept, and V and the layer itself, or, where nobody goes BACK from here, V · Y
 // in the place of V. Ends with a barrier.
 template <bool BACK> __device__ inline void update_hidden(const Work& b, const Update& own)
@@ -127,6 +141,27 @@ template <bool BACK> __device__ inline void update_hidden(const Work& b, const U
     __syncthreads();
     each_block([&](int n, int block, int channel) {
         // One after the other, so that weights can be on their way.
+#if REDUCED
+        Sums<3, 1> sums;
+        multiply(sums, b.vectors, own.mix, FEATURES, &block);
+        each_row([&](int half, int row) {
+            float4 v[3] = {sums.of[0][0][half], sums.of[1][0][half], sums.of[2][0][half]};
+            for (int c = 0; c < 3; c++) kept(b, KEEP_V + c, n, half) = v[c];
+            float4 square = add(dot3(v, v), make_float4(own.epsilon, own.epsilon, own.epsilon, own.epsilon));
+            store4(b.scalars.row(row) + FEATURES + channel, sqrt4(square));
+        });
+        block += CHANNEL_BLOCKS;
+        multiply(sums, b.vectors, own.mix, FEATURES, &block);
+        each_group([&](int first) {
+            Taken<3> vectors;
+            if (!BACK) vectors = take<3>(b, KEEP_V, n, first);
+            group_rows(first, [&](int half, int row) {
+                float4 y[3] = {sums.of[0][0][half], sums.of[1][0][half], sums.of[2][0][half]};
+                for (int c = 0; c < 3; c++) kept(b, KEEP_Y + c, n, half) = y[c];
+                if (!BACK) kept(b, KEEP_V, n, half) = dot3(vectors.of[half % TOGETHER], y);
+            });
+        });
+#else
         Sums<3, 1> all_v, all_y;
         int block_of_y = CHANNEL_BLOCKS + block;
         multiply(all_v, b.vectors, own.mix, FEATURES, &block);
@@ -143,6 +178,7 @@ template <bool BACK> __device__ inline void update_hidden(const Work& b, const U
             float4 square = add(dot3(v, v), make_float4(own.epsilon, own.epsilon, own.epsilon, own.epsilon));
             store4(b.scalars.row(row) + FEATURES + channel, sqrt4(square));
         });
+#endif
     });
     __syncthreads();
     split_in_place<2 * MOST_F>(b.scalars, TILE / 2, 2 * FEATURES);
@@ -158,19 +194,27 @@ template <bool BACK> __device__ inline void update_hidden(const Work& b, const U
     split_hidden(b);
 }
 
-// What this thread has kept of its n-th block in COUNT slots from `slot` on: all of it before anything is stored, so that one does not
-// wait for the other.
-template <int COUNT> struct Taken {
-    float4 of[2][COUNT];
-};
+#if REDUCED
+__device__ inline uint2 halves(float4 v) { return make_uint2(pack_halves(v.x, v.y), pack_halves(v.z, v.w)); }
 
-template <int COUNT> __device__ inline Taken<COUNT> take(const Work& b, int slot, int n)
+// Four channels from `channel` on of a row of what an atom sends, and of a row of the gradients that it is sent: see reduced.cuh.
+__device__ inline void store_sent(float* to, long long atom, int row, int channel, float4 v)
 {
-    Taken<COUNT> taken;
-#pragma unroll
-    for (int k = 0; k < 2 * COUNT; k++) taken.of[k / COUNT][k % COUNT] = kept(b, slot + k % COUNT, n, k / COUNT);
-    return taken;
+    ((uint2*)to)[2 * sent_place(false, atom, channel / 64, row, channel / 8 % 8) + channel / 4 % 2] = halves(v);
 }
+
+__device__ inline void store_gradients(uint2* to, long long atom, int row, int channel, float4 v)
+{
+    to[((atom * SLICES + channel / 32) * GRADIENT_ROWS + row) * 8 + channel / 4 % 8] = halves(scale(GRADIENT_SCALE, v));
+}
+
+// The k-th of the gradients of what an atom sent, which lie where that was.
+__device__ inline const float* given_back(const float* from, long long atom, int k)
+{
+    int channel = k % FEATURES, chunk = channel / 32 % 2 * 4 + channel / 4 % 4;
+    return from + 4 * sent_place(false, atom, channel / 64, k / FEATURES * 2 + channel / 16 % 2, chunk);
+}
+#endif
 
 // From x_j's context layers: hidden ones to `hidden`, what is sent to `sent`. q stands in `scalars`, as numbers.
 __device__ inline void send(const Work& b, const Context& next, float* hidden, float* sent)
@@ -191,8 +235,13 @@ __device__ inline void send(const Work& b, const Context& next, float* hidden, f
         for (int part = 0; part < 3; part++) {
             float4 bias = load4(next.second.bias + part * FEATURES + channel);
             each_row([&](int half, int row) {
-                float* to = sent + (3 * b.global(row) + part) * FEATURES + channel;
-                if (b.has(row)) store4(to, add(bias, sums.of[0][part][half]));
+                float4 x = add(bias, sums.of[0][part][half]);
+                if (!b.has(row)) return;
+#if REDUCED
+                store_sent(sent, b.global(row), part, channel, x);
+#else
+                store4(sent + (3 * b.global(row) + part) * FEATURES + channel, x);
+#endif
             });
         }
     });
@@ -215,19 +264,26 @@ between(Parameters p, const __grid_constant__ Update own, const __grid_constant_
             int blocks[3] = {block, CHANNEL_BLOCKS + block, 2 * CHANNEL_BLOCKS + block};
             multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
-            Taken<1> along = take<1>(b, KEEP_V, n);
-            Taken<3> y = take<3>(b, KEEP_Y, n);
-            each_row([&](int half, int row) {
-                float4 a1 = add(load4(bias), a.of[0][0][half]), a2 = add(load4(bias + FEATURES), a.of[0][1][half]),
-                       a3 = add(load4(bias + 2 * FEATURES), a.of[0][2][half]);
-                long long scalar = b.global(row) * FEATURES + channel, vector = 3 * b.global(row) * FEATURES + channel;
-                float4 after = add(load4(q + scalar), fma4(a3, along.of[half][0], a1));
-                store4(b.scalars.row(row) + channel, after);
-                if (!b.has(row)) return;
-                store4(q_out + scalar, after);
+            each_group([&](int first) {
+                Taken<1> along = take<1>(b, KEEP_V, n, first);
+                Taken<3> y = take<3>(b, KEEP_Y, n, first);
+                group_rows(first, [&](int half, int row) {
+                    float4 a1 = add(load4(bias), a.of[0][0][half]), a2 = add(load4(bias + FEATURES), a.of[0][1][half]),
+                           a3 = add(load4(bias + 2 * FEATURES), a.of[0][2][half]);
+                    long long scalar = b.global(row) * FEATURES + channel, vector = 3 * b.global(row) * FEATURES + channel;
+                    float4 after = add(load4(q + scalar), fma4(a3, along.of[half % TOGETHER][0], a1));
+                    store4(b.scalars.row(row) + channel, after);
+                    if (!b.has(row)) return;
+                    store4(q_out + scalar, after);
 #pragma unroll
-                for (int c = 0; c < 3; c++)
-                    store4(mu_out + vector + c * FEATURES, fma4(a2, y.of[half][c], load4(mu + vector + c * FEATURES)));
+                    for (int c = 0; c < 3; c++) {
+                        float4 after = fma4(a2, y.of[half % TOGETHER][c], load4(mu + vector + c * FEATURES));
+                        store4(mu_out + vector + c * FEATURES, after);
+#if REDUCED
+                        store_sent(sent, b.global(row), 3 + c, channel, after);
+#endif
+                    }
+                });
             });
         });
         send(b, next, hidden, sent);
@@ -238,7 +294,7 @@ between(Parameters p, const __grid_constant__ Update own, const __grid_constant_
 // a2 and a3; g_μ stands in `gmu`, or is zero after the last layer. In: gradients G of the coefficients in `vectors`, as [TILE] rows
 // of 3F numbers. Out: gradients of what went in, to `gq_out` and `gmu_out`.
 template <bool LAST>
-__device__ inline void update_back(const Work& b, const Update& own, const float* gmu, float* gq_out, float* gmu_out)
+__device__ inline void update_back(const Work& b, const Update& own, const float* gmu, float* gq_out, float* gmu_out, uint2* gradients)
 {
     __syncthreads();
     split_in_place<3 * MOST_F>(b.wide, TILE / 2, 3 * FEATURES);
@@ -263,24 +319,31 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     for (int n = 0; n < OWN_BLOCKS; n++) {
         int block = warp_of_block() + n * TILE_WARPS, channel = 16 * block + lane_of_tile() % 4 * 4;
         if (block >= CHANNEL_BLOCKS) continue;
-        Taken<3> vectors = take<3>(b, KEEP_V, n);
-        each_row([&](int half, int row) {
-            const float4* v = vectors.of[half];
-            float4 y[3] = {kept(b, KEEP_Y, n, half), kept(b, KEEP_Y + 1, n, half), kept(b, KEEP_Y + 2, n, half)};
-            float4 gq = kept(b, KEEP_GQ, n, half), gn = back.of[0][n + OWN_BLOCKS][half];
-            float4 square = add(dot3(v, v), make_float4(own.epsilon, own.epsilon, own.epsilon, own.epsilon));
-            float4 slope = div4(gn, sqrt4(square)), part = mul(gq, kept(b, KEEP_A3, n, half));
-            float4 a2 = LAST ? zero4() : kept(b, KEEP_A2, n, half);
-            long long scalar = b.global(row) * FEATURES + channel, vector = 3 * b.global(row) * FEATURES + channel;
+        each_group([&](int first) {
+            Taken<3> vectors = take<3>(b, KEEP_V, n, first);
+            group_rows(first, [&](int half, int row) {
+                const float4* v = vectors.of[half % TOGETHER];
+                float4 y[3] = {kept(b, KEEP_Y, n, half), kept(b, KEEP_Y + 1, n, half), kept(b, KEEP_Y + 2, n, half)};
+                float4 gq = kept(b, KEEP_GQ, n, half), gn = back.of[0][n + OWN_BLOCKS][half];
+                float4 square = add(dot3(v, v), make_float4(own.epsilon, own.epsilon, own.epsilon, own.epsilon));
+                float4 slope = div4(gn, sqrt4(square)), part = mul(gq, kept(b, KEEP_A3, n, half));
+                float4 a2 = LAST ? zero4() : kept(b, KEEP_A2, n, half);
+                long long scalar = b.global(row) * FEATURES + channel, vector = 3 * b.global(row) * FEATURES + channel;
 #pragma unroll
-            for (int c = 0; c < 3; c++) {
-                float* to = b.both.row(c * TILE + row) + channel;
-                float4 gy = mul(part, v[c]);
-                if (!LAST) gy = fma4(a2, load4(gmu + vector + c * FEATURES), gy);
-                store4(to, fma4(slope, v[c], mul(part, y[c])));
-                store4(to + FEATURES, gy);
-            }
-            if (b.has(row)) store4(gq_out + scalar, add(gq, back.of[0][n][half]));
+                for (int c = 0; c < 3; c++) {
+                    float* to = b.both.row(c * TILE + row) + channel;
+                    float4 gy = mul(part, v[c]);
+                    if (!LAST) gy = fma4(a2, load4(gmu + vector + c * FEATURES), gy);
+                    store4(to, fma4(slope, v[c], mul(part, y[c])));
+                    store4(to + FEATURES, gy);
+                }
+                if (!b.has(row)) return;
+                float4 after = add(gq, back.of[0][n][half]);
+                store4(gq_out + scalar, after);
+#if REDUCED
+                store_gradients(gradients, b.global(row), 0, channel, after);
+#endif
+            });
         });
     }
     __syncthreads();
@@ -297,6 +360,9 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
                 float4 g = sums.of[c][0][half];
                 if (!LAST) g = add(g, load4(gmu + vector + c * FEATURES));
                 store4(gmu_out + vector + c * FEATURES, g);
+#if REDUCED
+                store_gradients(gradients, b.global(row), 1 + c, channel, g);
+#endif
             }
         });
     });
@@ -353,7 +419,8 @@ __device__ inline void read_out(const Parameters& p, const Work& b, const TiledR
 
 // From q and μ behind the last layer's messages to energies, and back to the gradients of both, which take their places.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
-turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ TiledReadout readout, float* q, float* mu, float4* room)
+turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ TiledReadout readout, float* q, float* mu, uint2* gradients,
+     float4* room)
 {
     DYNAMIC_SHARED(float, memory);
     if (p.control->status != 0) return;
@@ -366,28 +433,32 @@ turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ T
             int blocks[2] = {block, 2 * CHANNEL_BLOCKS + block};
             multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
-            Taken<6> vectors = take<6>(b, KEEP_V, n);
-            each_row([&](int half, int row) {
-                const float4 *v = vectors.of[half], *y = v + 3;
-                float4 a3 = add(load4(bias + 2 * FEATURES), a.of[0][1][half]);
-                kept(b, KEEP_A3, n, half) = a3;
-                float4 before = *(const float4*)(q + b.global(row) * FEATURES + channel);
-                store4(b.scalars.row(row) + channel, add(before, fma4(a3, dot3(v, y), add(load4(bias), a.of[0][0][half]))));
+            each_group([&](int first) {
+                Taken<6> vectors = take<6>(b, KEEP_V, n, first);
+                group_rows(first, [&](int half, int row) {
+                    const float4 *v = vectors.of[half % TOGETHER], *y = v + 3;
+                    float4 a3 = add(load4(bias + 2 * FEATURES), a.of[0][1][half]);
+                    kept(b, KEEP_A3, n, half) = a3;
+                    float4 before = *(const float4*)(q + b.global(row) * FEATURES + channel);
+                    store4(b.scalars.row(row) + channel, add(before, fma4(a3, dot3(v, y), add(load4(bias), a.of[0][0][half]))));
+                });
             });
         });
         read_out(p, b, readout);
         each_block([&](int n, int, int channel) {
-            Taken<6> vectors = take<6>(b, KEEP_V, n);
-            each_row([&](int half, int row) {
-                const float4 *v = vectors.of[half], *y = v + 3;
-                float4 gq = kept(b, KEEP_GQ, n, half);
-                float* to = b.wide.row(row) + channel;
-                store4(to, gq);
-                store4(to + FEATURES, zero4());
-                store4(to + 2 * FEATURES, mul(gq, dot3(v, y)));
+            each_group([&](int first) {
+                Taken<6> vectors = take<6>(b, KEEP_V, n, first);
+                group_rows(first, [&](int half, int row) {
+                    const float4 *v = vectors.of[half % TOGETHER], *y = v + 3;
+                    float4 gq = kept(b, KEEP_GQ, n, half);
+                    float* to = b.wide.row(row) + channel;
+                    store4(to, gq);
+                    store4(to + FEATURES, zero4());
+                    store4(to + 2 * FEATURES, mul(gq, dot3(v, y)));
+                });
             });
         });
-        update_back<true>(b, own, nullptr, q, mu);
+        update_back<true>(b, own, nullptr, q, mu, gradients);
     }
 }
 
@@ -395,14 +466,19 @@ turn(Parameters p, const __grid_constant__ Update own, const __grid_constant__ T
 // `gmu`, to those of q and μ behind the messages of the layer below, which take the places of `q` and `mu`.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
 between_back(Parameters p, const __grid_constant__ Update own, const __grid_constant__ Context next, const float* gsent,
-             const float* hidden, const float* gq, const float* gmu, float* q, float* mu, float4* room)
+             const float* hidden, const float* gq, const float* gmu, float* q, float* mu, uint2* gradients, float4* room)
 {
     DYNAMIC_SHARED(float, memory);
     if (p.control->status != 0) return;
     Work b = make_work(p, memory, room);
     for (b.first = blockIdx.x * TILE; b.first < p.atoms; b.first += gridDim.x * TILE) {
-        split_rows<3 * MOST_F>(b.wide, TILE / 2, 3 * FEATURES,
-                               [&](int row, int k) { return load4(gsent + b.global(row) * 3 * FEATURES + k); });
+        split_rows<3 * MOST_F>(b.wide, TILE / 2, 3 * FEATURES, [&](int row, int k) {
+#if REDUCED
+            return load4(given_back(gsent, b.global(row), k));
+#else
+            return load4(gsent + b.global(row) * 3 * FEATURES + k);
+#endif
+        });
         __syncthreads();
         multiply_own(b.wide, next.second_back, 3 * FEATURES, [&](int, int channel, const float4* sums) {
             each_row([&](int half, int row) {
@@ -424,22 +500,24 @@ between_back(Parameters p, const __grid_constant__ Update own, const __grid_cons
             int blocks[2] = {CHANNEL_BLOCKS + block, 2 * CHANNEL_BLOCKS + block};
             multiply(a, b.hidden, own.second, FEATURES, blocks);
             const float* bias = own.second.bias + channel;
-            Taken<6> vectors = take<6>(b, KEEP_V, n);
-            Taken<1> scalars = take<1>(b, KEEP_GQ, n);
-            each_row([&](int half, int row) {
-                const float4 *v = vectors.of[half], *y = v + 3;
-                float4 g[3], scalar = scalars.of[half][0];
-                kept(b, KEEP_A2, n, half) = add(load4(bias + FEATURES), a.of[0][0][half]);
-                kept(b, KEEP_A3, n, half) = add(load4(bias + 2 * FEATURES), a.of[0][1][half]);
-                const float* from = gmu + 3 * b.global(row) * FEATURES + channel;
+            each_group([&](int first) {
+                Taken<6> vectors = take<6>(b, KEEP_V, n, first);
+                Taken<1> scalars = take<1>(b, KEEP_GQ, n, first);
+                group_rows(first, [&](int half, int row) {
+                    const float4 *v = vectors.of[half % TOGETHER], *y = v + 3;
+                    float4 g[3], scalar = scalars.of[half % TOGETHER][0];
+                    kept(b, KEEP_A2, n, half) = add(load4(bias + FEATURES), a.of[0][0][half]);
+                    kept(b, KEEP_A3, n, half) = add(load4(bias + 2 * FEATURES), a.of[0][1][half]);
+                    const float* from = gmu + 3 * b.global(row) * FEATURES + channel;
 #pragma unroll
-                for (int c = 0; c < 3; c++) g[c] = load4(from + c * FEATURES);
-                float* to = b.wide.row(row) + channel;
-                store4(to, scalar);
-                store4(to + FEATURES, dot3(g, y));
-                store4(to + 2 * FEATURES, mul(scalar, dot3(v, y)));
+                    for (int c = 0; c < 3; c++) g[c] = load4(from + c * FEATURES);
+                    float* to = b.wide.row(row) + channel;
+                    store4(to, scalar);
+                    store4(to + FEATURES, dot3(g, y));
+                    store4(to + 2 * FEATURES, mul(scalar, dot3(v, y)));
+                });
             });
         });
-        update_back<false>(b, own, gmu, q, mu);
+        update_back<false>(b, own, gmu, q, mu, gradients);
     }
 }

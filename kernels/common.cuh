@@ -16,6 +16,7 @@
 //   ATOM_BITS     of an atom's index in the key of two atoms that are too close
 //   SHIFT_BITS    of each component of the translation in a pair of the list
 //   REPULSION     1: the model asks for a repulsion of nuclei at short distances
+//   REDUCED       1: reduced precision, with RADIAL and of a painn alone: factors of products and what atoms gather have 16 bits
 //   REPLICAS      1: the atoms are those of many systems, see replicas.cu; never with FEW
 //
 // Arrays of vectors over atoms are [N][3] in float64 and [N][3][F] in float32. Nothing here adds floating-point numbers

@@ -5,6 +5,9 @@
 
 #define SENDER_WIDTH (STUDENT ? FEATURES : 3 * FEATURES)
 
+// What gradients are multiplied by where they have 16 bits: below 1e-6 eV they lose digits, at 1000 eV they are too large.
+#define GRADIENT_SCALE 64.0f
+
 // A layer's filter: its table, or what radial.cuh makes it of, weights divided by `unit`.
 struct Filter {
     const float* table;

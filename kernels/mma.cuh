@@ -84,6 +84,24 @@ __device__ inline void add_half_product(float4& sum, unsigned a0, unsigned a1, u
         : "+f"(sum.x), "+f"(sum.y), "+f"(sum.z), "+f"(sum.w) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// The same for eight inputs, two of them a lane's.
+__device__ inline void add_small_half_product(float4& sum, unsigned a0, unsigned a1, unsigned b)
+{
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(sum.x), "+f"(sum.y), "+f"(sum.z), "+f"(sum.w) : "r"(a0), "r"(a1), "r"(b));
+}
+
+// Two products of 16 bits, and two lower or upper halves in one register.
+__device__ inline unsigned multiply_halves(unsigned a, unsigned b)
+{
+    unsigned both;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(both) : "r"(a), "r"(b));
+    return both;
+}
+
+__device__ inline unsigned lower_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x5410); }
+__device__ inline unsigned upper_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x7632); }
+
 // left · right alone: the sum begins with it.
 __device__ inline float4 half_product(unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
 {

@@ -1,5 +1,5 @@
 // Matrix products of a tile of atoms on the tensor cores, for many atoms: factors wait in shared memory, weights come through the
-// caches. A block has 16 atoms and eight warps; a warp makes, of every part of the columns, channels 16 at a time. (With 32 atoms weights
+// caches. A block has TILE atoms, 16, and eight warps; a warp makes, of every part of the columns, channels 16 at a time. (With 32 atoms weights
 // come half as often, but a warp has twice the sums in its registers: it is slower.)
 //
 // Factors are 16 bits wide: each is split into hi + lo, and lo·hi + hi·lo + hi·hi is summed from zero for each 16 or 32 inputs, then
@@ -7,10 +7,15 @@
 // largest to between 2^10 and 2^11, and a whole matrix of weights to between 2^7 and 2^8: what is left out is less than
 // 2^-22 of the largest. With g = lane / 4 and c = lane % 4 a lane gives the inputs 16 k + 4 c and on of rows g and g + 8, and
 // has the four channels 4 c and on of both. src/backend/cuda/tiles.rs packs the weights to match.
+//
+// In reduced precision a factor is its hi alone: a product instead of three, and half as many weights. Sums then have no parts, which
+// leaves registers for tiles of 32 atoms, where the shared memory has room for them.
 #pragma once
 #include "mma.cuh"
 
-#define TILE 16
+// Rows of a tile that a lane has, and sixteens of them.
+#define LANE_ROWS (TILE / 8)
+#define TILE_PARTS (TILE / 16)
 #define TILE_THREADS 256
 #define TILE_WARPS (TILE_THREADS / 32)
 // So many of them on a multiprocessor: one computes while another one waits.
@@ -103,7 +108,7 @@ template <int MOST, class Value> __device__ inline void split_rows(const Rows& t
                 if (at >= width) continue;
                 Halves a = split4(scale(low, values[n][0][k])), b = split4(scale(high, values[n][1][k]));
                 *(uint4*)(place + at) = make_uint4(a.hi0, b.hi0, a.hi1, b.hi1);
-                *(uint4*)(place + width + at) = make_uint4(a.lo0, b.lo0, a.lo1, b.lo1);
+                if (!REDUCED) *(uint4*)(place + width + at) = make_uint4(a.lo0, b.lo0, a.lo1, b.lo1);
             }
             if (lane_of_tile() == 0) {
                 float* unit = to.unit + pair / 8 * 16 + pair % 8;
@@ -121,9 +126,77 @@ template <int MOST> __device__ inline void split_in_place(const Rows& rows, int 
 
 // Sums of a tile's rows and of some blocks of 16 columns: [0] is row g, [1] row g + 8, four channels each.
 template <int COMPONENTS, int BLOCKS> struct Sums {
-    float4 of[COMPONENTS][BLOCKS][2];
+    float4 of[COMPONENTS][BLOCKS][LANE_ROWS];
 };
 
+#if REDUCED
+// sums = left · right, of `width` inputs, factors of 16 bits.
+template <int COMPONENTS, int BLOCKS>
+__device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left, const Tiles& right, int width, const int* block)
+{
+    int lane = lane_of_tile(), g = lane / 4, c = lane % 4, steps = width / 32;
+    const unsigned* rows = (const unsigned*)left.pair(g) + 4 * c;
+    const uint4* weights = right.data + block[0] * 2 * steps * 32 + lane;
+    uint4 next[BLOCKS][2];
+    auto fetch = [&]() {
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+            for (int t = 0; t < 2; t++) next[b][t] = __ldg(weights + ((block[b] - block[0]) * 2 + t) * steps * 32);
+        weights += 32;
+    };
+    // Weights are on their way a step before they are needed, where there are registers for it.
+    const bool AHEAD = BLOCKS * TILE_PARTS <= 4;
+    if (AHEAD) fetch();
+#pragma unroll
+    for (int component = 0; component < COMPONENTS; component++)
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+            for (int n = 0; n < LANE_ROWS; n++) sums.of[component][b][n] = zero4();
+#pragma unroll 1
+    for (int k = 0; k < steps; k++) {
+        if (!AHEAD) fetch();
+        uint4 now[BLOCKS][2];
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+            for (int t = 0; t < 2; t++) now[b][t] = next[b][t];
+        // Behind the last weights there is room for what is then read and not used.
+        if (AHEAD) fetch();
+#pragma unroll
+        for (int step = 0; step < 2; step++)
+#pragma unroll
+            for (int component = 0; component < COMPONENTS; component++)
+#pragma unroll
+                for (int m = 0; m < TILE_PARTS; m++) {
+                    uint4 f = *(const uint4*)(rows + (component * TILE + m * 16) * left.stride + 16 * step);
+#pragma unroll
+                    for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+                        for (int t = 0; t < 2; t++) {
+                            uint4 w = now[b][t];
+                            add_half_product(sums.of[component][b][2 * m + t], f.x, f.y, f.z, f.w, step == 0 ? w.x : w.z, step == 0 ? w.y : w.w);
+                        }
+                }
+        rows += 32;
+    }
+    // To four channels of each row, in the units of both factors.
+#pragma unroll
+    for (int component = 0; component < COMPONENTS; component++)
+#pragma unroll
+        for (int m = 0; m < TILE_PARTS; m++) {
+            const float* unit = left.unit + component * TILE + m * 16 + g;
+            float low = unit[0] * right.unit, high = unit[8] * right.unit;
+#pragma unroll
+            for (int b = 0; b < BLOCKS; b++) {
+                float4 *pair = sums.of[component][b] + 2 * m, first = pair[0], second = pair[1];
+                pair[0] = scale(low, make_float4(first.x, first.y, second.x, second.y));
+                pair[1] = scale(high, make_float4(first.z, first.w, second.z, second.w));
+            }
+        }
+}
+#else
 // sums = left · right, of `width` inputs. `left`: split; COMPONENTS groups of TILE rows times the same weights. `block`: which
 // blocks of columns.
 template <int COMPONENTS, int BLOCKS>
@@ -202,11 +275,30 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
     }
 }
 
+#endif
+
 // Goes through what a lane has: `visit(half, row)`, row within the tile.
 template <class Visit> __device__ inline void each_row(Visit visit)
 {
 #pragma unroll
-    for (int half = 0; half < 2; half++) visit(half, 8 * half + lane_of_tile() / 4);
+    for (int half = 0; half < LANE_ROWS; half++) visit(half, 8 * half + lane_of_tile() / 4);
+}
+
+// The same some rows at a time, as many as registers allow: `visit(first)` may go through those from `first` on with group_rows.
+#define TOGETHER (TILE_PARTS == 1 ? 2 : 1)
+template <class Visit> __device__ inline void each_group(Visit visit)
+{
+#pragma unroll
+    for (int first = 0; first < LANE_ROWS; first += TOGETHER) {
+        visit(first);
+        if (TILE_PARTS > 1) __syncwarp();
+    }
+}
+
+template <class Visit> __device__ inline void group_rows(int first, Visit visit)
+{
+#pragma unroll
+    for (int half = first; half < first + TOGETHER; half++) visit(half, 8 * half + lane_of_tile() / 4);
 }
 
 // A warp's n-th block of channels. Where it has fewer, its last one again: a distance that is known costs no registers.

@@ -3,7 +3,7 @@
 use crate::analysis::{Conservation, Limits};
 use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, Filters, NetworkPotential, Real};
-use crate::backend::cuda::{self, CudaBackend};
+use crate::backend::cuda::{self, Arithmetic, CudaBackend};
 use crate::config::{Device, InitialVelocities, MassTarget, OutsideDomain, Precision, RunConfig};
 use crate::elements;
 use crate::error::{Error, Result, reason, short};
@@ -118,7 +118,7 @@ pub fn recall(run: &Provenance, steps: u64, folder: &Path, overrides: &[String])
     let overrides = [&run.overrides[..], overrides].concat();
     let mut config = RunConfig::parse(&run.input, &run.text, &overrides)?;
     config.skin = Some(run.skin);
-    config.backend.precision = if run.double { Precision::F64 } else { Precision::F32 };
+    config.backend.precision = run.precision;
     config.backend.direct_filters = run.direct_filters;
     config.dynamics.steps = steps;
     config.output.directory = folder.to_owned();
@@ -140,7 +140,7 @@ pub fn provenance(config: &RunConfig, model: &Model, skin: f64) -> Result<Proven
         overrides: config.overrides.clone(),
         model_hash: model.hash.clone(),
         skin,
-        double: config.backend.precision == Precision::F64,
+        precision: config.backend.precision,
         direct_filters: config.backend.direct_filters,
     })
 }
@@ -226,8 +226,8 @@ fn backend(config: &RunConfig, model: &Model, system: &System) -> Result<(Box<dy
         model,
         |device| gpu(config, model, system, device),
         |reason| match config.backend.precision {
-            Precision::F32 => cpu::<f32>(config, model, system, reason),
             Precision::F64 => cpu::<f64>(config, model, system, reason),
+            _ => cpu::<f32>(config, model, system, reason),
         },
     )
 }
@@ -240,28 +240,40 @@ pub(crate) fn choose<T>(
     cpu: impl FnOnce(Option<String>) -> Result<T>,
 ) -> Result<T> {
     let wanted = &config.backend;
-    let plain = wanted.precision == Precision::F32 && !wanted.direct_filters;
+    let mixed = wanted.precision == Precision::Mixed;
+    let plain = wanted.precision != Precision::F64 && !wanted.direct_filters;
+    let arithmetic = if mixed { Arithmetic::Mixed } else { Arithmetic::Single };
+    let only_gpu = |reason: &str| {
+        Error::Input(format!("backend.precision = \"mixed\" needs a GPU, {reason}; give \"f32\" for the CPU"))
+    };
     let reason = match wanted.device {
+        Device::Cpu if mixed => return Err(only_gpu("and backend.device is \"cpu\"")),
         Device::Cpu => None,
         Device::Cuda if !plain => {
             return Err(Error::Input(
-                "backend.device = \"cuda\" computes the network in f32 with tabulated filters; leave backend.precision and \
-                 backend.filters at that, or use the CPU"
+                "backend.device = \"cuda\" computes the network in f32 or mixed precision with tabulated filters; leave \
+                 backend.precision and backend.filters at that, or use the CPU"
                     .into(),
             ));
         }
-        Device::Cuda => return gpu(cuda::Device::open(0)?),
+        Device::Cuda => return gpu(cuda::Device::open_for(0, arithmetic)?),
+        Device::Auto if mixed && !plain => return Err(only_gpu("which has no direct filters")),
         Device::Auto if !plain => None,
-        Device::Auto => match cuda::Device::open(0).and_then(|device| cuda::check_model(model).map(|()| device)) {
-            // Without a compiler, for example, the CPU is still there.
-            Ok(device) => match gpu(device) {
-                Err(Error::Run(reason)) => Some(reason),
-                done => return done,
-            },
-            Err(reason) => Some(reason.to_string()),
-        },
+        Device::Auto => {
+            match cuda::Device::open_for(0, arithmetic).and_then(|device| cuda::check_model(model).map(|()| device)) {
+                // Without a compiler, for example, the CPU is still there.
+                Ok(device) => match gpu(device) {
+                    Err(Error::Run(reason)) => Some(reason),
+                    done => return done,
+                },
+                Err(reason) => Some(reason.to_string()),
+            }
+        }
     };
-    cpu(reason)
+    match reason {
+        Some(reason) if mixed => Err(only_gpu(&format!("but {reason}"))),
+        reason => cpu(reason),
+    }
 }
 
 fn gpu(
@@ -309,10 +321,10 @@ pub(crate) fn check_memory<T>(model: &Model, atoms: usize) -> Result<()> {
 /// As [`check_memory`], before there is any of these atoms, for the device that the input asks for.
 fn check_room(config: &RunConfig, model: &Model, atoms: usize) -> Result<()> {
     let on_cpu = || match config.backend.precision {
-        Precision::F32 => check_memory::<f32>(model, atoms),
         Precision::F64 => check_memory::<f64>(model, atoms),
+        _ => check_memory::<f32>(model, atoms),
     };
-    let plain = config.backend.precision == Precision::F32 && !config.backend.direct_filters;
+    let plain = config.backend.precision != Precision::F64 && !config.backend.direct_filters;
     let device = match config.backend.device {
         Device::Cpu => return on_cpu(),
         Device::Auto if !plain => return on_cpu(),

@@ -4,11 +4,13 @@ mod common;
 
 use common::backends::{Heard, advance, devices, listen};
 use common::cuda::device;
+
 use common::models::{ModelFile, NETWORKS, SMALL, Sizes, random_system};
+use half::f16;
 use nalgebra::Vector3;
 use std::sync::Arc;
 use verlet::backend::cpu::{CpuBackend, Filters, NetworkPotential, Potential};
-use verlet::backend::cuda::{CudaBackend, CudaPotential, Device, Path, cheapest_skin, check_model};
+use verlet::backend::cuda::{Arithmetic, CudaBackend, CudaPotential, Device, Path, cheapest_skin, check_model};
 use verlet::backend::{Backend, Evaluation};
 use verlet::integrate::{Integrator, Thermostat};
 use verlet::model::Model;
@@ -106,6 +108,77 @@ fn energies_forces_and_strain_in_one_cluster_are_those_of_the_cpu() {
         let integrator = Integrator::new(0.5, &system.masses, None);
         let mut backend = CudaBackend::new(&device, &model, &system, 0.3, &integrator, 1, 3 * atoms, None).unwrap();
         agree(&model, &system, &backend.evaluation().unwrap(), &format!("{network}, {atoms} atoms"));
+    }
+}
+
+/// Mixed precision rounds every factor of a product to 11 bits. How much that is to these forces and energies is what becomes of them, in
+/// float64, when the weights alone are rounded so: the other factors, and what atoms send, add errors of that size, in a network and its
+/// adjoint some ten together.
+fn compare_mixed(device: &Arc<Device>, file: &ModelFile, system: &System, what: &str) -> Evaluation {
+    let numbers = &system.atomic_numbers;
+    let exactly = |file: &ModelFile| {
+        let model = file.load().unwrap();
+        evaluate(&mut NetworkPotential::<f64>::new(&model, numbers, 0.3, Filters::Direct).unwrap(), system)
+    };
+    let mut rounded = ModelFile { tensors: file.tensors.clone(), config: file.config.clone() };
+    for (name, (_, values)) in &mut rounded.tensors {
+        let basis = name.contains("radial_basis") || name.contains("rbf.");
+        values.iter_mut().filter(|_| !basis).for_each(|x| *x = f16::from_f32(*x).to_f32());
+    }
+    let (exact, rounded) = (exactly(file), exactly(&rounded));
+    let ours = evaluate(&mut CudaPotential::new(device, &file.load().unwrap(), numbers, 0.3).unwrap(), system);
+    let scale = 1.0 + exact.forces.iter().map(|f| f.amax()).fold(0.0, f64::max);
+    let depth = 1.0 + exact.atom_energies.iter().fold(0.0f64, |a, e| a.max(e.abs()));
+    let off = |ours: &[f64], exact: &[f64]| ours.iter().zip(exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let (energy, usual) =
+        (off(&ours.atom_energies, &exact.atom_energies), off(&rounded.atom_energies, &exact.atom_energies));
+    assert!(energy < 10.0 * usual + 5e-4 * depth, "{what}: an atom's energy is off by {energy:.1e}, not {usual:.1e}");
+    let (force, usual) = (largest(&ours.forces, &exact.forces), largest(&rounded.forces, &exact.forces));
+    assert!(force < 10.0 * usual + 5e-4 * scale, "{what}: a force is off by {force:.1e}, not {usual:.1e}, of {scale}");
+    let sum: Vector3<f64> = ours.forces.iter().sum();
+    assert!(sum.norm() < 1e-12 * system.len() as f64 * scale, "{what}: forces do not cancel: {:.1e}", sum.norm());
+    ours
+}
+
+#[test]
+fn mixed_precision_has_the_exactness_of_16_bits_at_every_size() {
+    let Some(single) = device() else { return };
+    let mixed = Device::open_for(0, Arithmetic::Mixed).unwrap();
+    // With less shared memory tiles have 16 atoms.
+    let mut small = Device::open_for(0, Arithmetic::Mixed).unwrap();
+    Arc::get_mut(&mut small).expect("nobody else has it").shared_memory = 100 << 10;
+    let mut cases: Vec<(&str, Sizes, System)> = Vec::new();
+    for network in ["painn", "painn-shared", "painn-repulsive"] {
+        cases.extend(systems().into_iter().map(|system| (network, SMALL, system)));
+    }
+    let open = random_system(13, cell([8.0, 7.0, 9.0], [90.0, 80.0, 100.0], [true, false, true]), 6);
+    for (features, layers, radial) in [(2, 1, 5), (33, 2, 20), (96, 3, 17), (128, 2, 20), (256, 2, 5)] {
+        cases.push(("painn", Sizes { features, layers, radial }, open.clone()));
+    }
+    let one = random_system(67, cell([9.0, 10.0, 11.0], [85.0, 95.0, 80.0], [true; 3]), 3);
+    cases.push(("painn", Sizes { features: 64, layers: 2, radial: 20 }, one.replicated([3, 2, 1]).unwrap()));
+    for (network, sizes, system) in cases {
+        let file = ModelFile::random(network, sizes, 8);
+        let what = format!("{network}, {} features, {} atoms", sizes.features, system.len());
+        let ours = compare_mixed(&mixed, &file, &system, &what);
+        let model = file.load().unwrap();
+        let of =
+            |device| evaluate(&mut CudaPotential::new(device, &model, &system.atomic_numbers, 0.3).unwrap(), &system);
+        assert!(ours.forces == of(&small).forces, "{what}: tiles change bits");
+        assert!(ours.atom_energies != of(&single).atom_energies, "{what}: in single precision all the same");
+    }
+}
+
+#[test]
+fn networks_that_mixed_precision_has_no_kernels_for_are_refused() {
+    if device().is_none() {
+        return;
+    }
+    let mixed = Device::open_for(0, Arithmetic::Mixed).unwrap();
+    for (network, radial) in [("student", 8), ("painn-bessel", 8), ("painn", 21)] {
+        let model = ModelFile::random(network, Sizes { radial, ..SMALL }, 8).load().unwrap();
+        let error = CudaPotential::new(&mixed, &model, &[8], 0.3).map(drop).unwrap_err().to_string();
+        assert!(error.contains("mixed precision is for networks of the architecture painn"), "{network}: {error}");
     }
 }
 

@@ -45,6 +45,8 @@ const SWITCHES: Switches = Switches {
     conditional: true,
     watch: true,
     repulsion: true,
+    tile: 16,
+    reduced: false,
     replicas: false,
 };
 
@@ -98,6 +100,11 @@ fn kernels_compile_for_every_size_and_switch() {
         Switches { radial: false, tiled: false, ..SWITCHES },
         Switches { radial: false, tiled: false, table_shared: true, ..SWITCHES },
         Switches { replicas: true, ..SWITCHES },
+        Switches { reduced: true, tile: 32, ..SWITCHES },
+        Switches { reduced: true, ..SWITCHES },
+        Switches { reduced: true, tile: 32, features: 64, langevin: false, watch: false, ..SWITCHES },
+        Switches { reduced: true, tile: 32, features: 256, ..SWITCHES },
+        Switches { reduced: true, tile: 32, replicas: true, ..SWITCHES },
         Switches { replicas: true, langevin: false, watch: false, repulsion: false, ..SWITCHES },
     ] {
         compile(&compiler, "sm_90", &switches);

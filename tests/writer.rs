@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 use verlet::backend::State;
-use verlet::config::RunConfig;
+use verlet::config::{Precision, RunConfig};
 use verlet::nalgebra::Vector3;
 use verlet::output::checkpoint::{Checkpoint, Generations, Provenance};
 use verlet::output::h5md::{H5mdOptions, H5mdOutput, H5mdReader};
@@ -172,7 +172,7 @@ fn provenance() -> Provenance {
         overrides: Vec::new(),
         model_hash: String::new(),
         skin: 0.5,
-        double: false,
+        precision: Precision::F32,
         direct_filters: false,
     }
 }

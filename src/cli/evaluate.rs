@@ -1,7 +1,7 @@
 //! `verlet evaluate`: energies and their derivatives for structures of any format.
 
 use crate::backend::cpu::{Filters, NetworkPotential, Potential};
-use crate::backend::cuda::{self, CudaPotential, Device};
+use crate::backend::cuda::{self, Arithmetic, CudaPotential, Device};
 use crate::backend::{Evaluation, Outside};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -32,8 +32,8 @@ pub(super) struct Arguments {
     /// Where to compute
     #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu", "cuda"], default_value = "auto")]
     backend: String,
-    /// Arithmetic of the network: f32 with tabulated filters as in a run, or f64 with exact ones as a reference
-    #[arg(long, value_parser = ["f32", "f64"], default_value = "f32")]
+    /// Arithmetic of the network: f32 or, on a GPU, mixed as in a run, or f64 with exact filters as a reference
+    #[arg(long, value_parser = ["f32", "f64", "mixed"], default_value = "f32")]
     precision: String,
 }
 
@@ -57,18 +57,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     output.map_or(Ok(()), check_name)?;
     let model = Model::load(&arguments.model)?;
     super::warn_of_defects(&model);
-    let double = arguments.precision == "f64";
+    let (double, mixed) = (arguments.precision == "f64", arguments.precision == "mixed");
+    let arithmetic = if mixed { Arithmetic::Mixed } else { Arithmetic::Single };
     let device = match arguments.backend.as_str() {
         "cuda" if double => {
             return Err(Error::Input(
-                "--backend cuda computes the network in f32; leave --precision at that, or use --backend cpu".into(),
+                "--backend cuda computes the network in f32 or mixed precision; leave --precision at that, or use --backend cpu"
+                    .into(),
             ));
         }
-        "cuda" => Some(Device::open(0)?),
+        "cpu" if mixed => return Err(super::only_gpu()),
+        "cuda" => Some(Device::open_for(0, arithmetic)?),
+        _ if mixed => Some(Device::open_for(0, arithmetic)?),
         "auto" if !double && cuda::check_model(&model).is_ok() => Device::open(0).ok(),
         _ => None,
     };
-    let required = arguments.backend == "cuda";
+    let required = mixed || arguments.backend == "cuda";
     let mut engine = Engine { model, double, device, required, prepared: None, outside: Vec::new() };
     match output {
         None => {

@@ -191,6 +191,11 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// What is said where mixed precision is asked for without a GPU.
+fn only_gpu() -> Error {
+    Error::Input("--precision mixed needs a GPU; leave it at f32 for the CPU".into())
+}
+
 fn set_threads(threads: usize) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

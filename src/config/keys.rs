@@ -178,10 +178,17 @@ pub const KEYS: &[Key] = &[
         "device",
         Kind::Choice(&["auto", "cpu", "cuda"]),
         "auto",
-        "where to compute: on an NVIDIA GPU, on the CPU, or wherever it is faster (the GPU, where there is one and precision \
-         and filters are the default ones)",
+        "where to compute: on an NVIDIA GPU, on the CPU, or wherever it is faster (the GPU, where there is one, precision \
+         is not f64 and filters are the default ones)",
     ),
-    key("backend", "precision", Kind::Choice(&["f32", "f64"]), "f32", "arithmetic of the network; all else is float64"),
+    key(
+        "backend",
+        "precision",
+        Kind::Choice(&["f32", "f64", "mixed"]),
+        "f32",
+        "arithmetic of the network; all else is float64. f64 is for the CPU; mixed is for the GPU: products of 16-bit numbers, sums \
+         in f32, faster and less exact",
+    ),
     key(
         "backend",
         "filters",

@@ -178,6 +178,8 @@ pub enum Precision {
     F32,
     /// Double.
     F64,
+    /// Factors of 16 bits, sums in single.
+    Mixed,
 }
 
 /// What computes.
@@ -468,6 +470,7 @@ fn backend(reader: &Reader) -> Result<BackendConfig> {
         },
         precision: match word("precision")?.as_deref() {
             Some("f64") => Precision::F64,
+            Some("mixed") => Precision::Mixed,
             _ => Precision::F32,
         },
         direct_filters: word("filters")?.as_deref() == Some("direct"),

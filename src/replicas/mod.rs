@@ -118,8 +118,8 @@ fn ready(config: &RunConfig, mut model: Model, systems: Vec<System>) -> Result<P
         &model,
         |device| gpu(config, &model, &replicas, &device),
         |reason| match config.backend.precision {
-            Precision::F32 => cpu::<f32>(config, &model, &replicas, reason),
             Precision::F64 => cpu::<f64>(config, &model, &replicas, reason),
+            _ => cpu::<f32>(config, &model, &replicas, reason),
         },
     )?;
     let device = batch.describe();

@@ -507,6 +507,12 @@ inline void add_half_product(float4& sum, unsigned a0, unsigned a1, unsigned a2,
     sum = {results[0], results[1], results[2], results[3]};
 }
 
+inline unsigned multiply_halves(unsigned a, unsigned b) { return pack_halves(half(a, 0) * half(b, 0), half(a, 1) * half(b, 1)); }
+inline unsigned lower_halves(unsigned a, unsigned b) { return (a & 0xffff) | b << 16; }
+inline unsigned upper_halves(unsigned a, unsigned b) { return a >> 16 | (b & 0xffff0000); }
+
+inline void add_small_half_product(float4& sum, unsigned a0, unsigned a1, unsigned b) { add_half_product(sum, a0, a1, 0, 0, b, 0); }
+
 inline float4 half_product(unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
 {
     float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};

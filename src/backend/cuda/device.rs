@@ -72,6 +72,25 @@ fn no_device() -> Error {
     Error::Run("there is an NVIDIA driver but no GPU that it may use; check nvidia-smi and CUDA_VISIBLE_DEVICES".into())
 }
 
+/// In what a device computes networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// As exact as float32.
+    Single,
+    /// Factors of products, and what atoms send each other, of 16 bits; sums in float32.
+    Mixed,
+}
+
+impl Arithmetic {
+    /// As users read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arithmetic::Single => "f32",
+            Arithmetic::Mixed => "mixed f16 and f32",
+        }
+    }
+}
+
 /// A GPU with its context and a stream of our own.
 pub struct Device {
     /// Its name.
@@ -88,6 +107,8 @@ pub struct Device {
     pub clusters: bool,
     /// The driver's CUDA version: 1000 · major + 10 · minor.
     pub driver: i32,
+    /// Of the networks on it.
+    pub arithmetic: Arithmetic,
     handle: CUdevice,
     context: CUcontext,
     stream: CUstream,
@@ -98,11 +119,19 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 impl Device {
-    /// Opens the device with this number, counted from 0.
+    /// Opens the device with this number, counted from 0, for networks in single precision.
     ///
     /// # Errors
     /// [`Error::Run`] that says what is missing.
     pub fn open(number: i32) -> Result<Arc<Self>> {
+        Self::open_for(number, Arithmetic::Single)
+    }
+
+    /// As [`open`](Self::open), for networks in this arithmetic.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_for(number: i32, arithmetic: Arithmetic) -> Result<Arc<Self>> {
         let driver = Driver::start()?;
         // SAFETY: plain calls with pointers to locals; the context is retained until the device is dropped.
         unsafe {
@@ -133,6 +162,7 @@ impl Device {
                 shared_memory: shared,
                 clusters,
                 driver: driver.version,
+                arithmetic,
                 handle,
                 context,
                 stream: std::ptr::null_mut(),

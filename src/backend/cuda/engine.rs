@@ -90,7 +90,7 @@ impl CudaBackend {
         let offsets: Vec<f64> = system.atomic_numbers.iter().map(|&z| model.offsets[z as usize]).collect();
         let velocities = system.velocities.clone().unwrap_or_else(|| vec![Vector3::zeros(); system.len()]);
         let mut backend = CudaBackend {
-            description: format!("{} (GPU), network in f32, {}", device.name, path.words()),
+            description: format!("{} (GPU), network in {}, {}", device.name, device.arithmetic.name(), path.words()),
             state,
             path,
             graph: None,

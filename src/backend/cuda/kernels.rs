@@ -34,6 +34,11 @@ const RADIAL: &[Source] = &[
     ("radial.cuh", include_str!("../../../kernels/radial.cuh")),
     ("message_radial.cu", include_str!("../../../kernels/message_radial.cu")),
 ];
+const REDUCED: &[Source] = &[
+    ("reduced.cuh", include_str!("../../../kernels/reduced.cuh")),
+    ("message_reduced.cu", include_str!("../../../kernels/message_reduced.cu")),
+    ("adjoint_reduced.cu", include_str!("../../../kernels/adjoint_reduced.cu")),
+];
 const MANY: &[Source] = &[
     ("dense.cu", include_str!("../../../kernels/dense.cu")),
     ("update.cu", include_str!("../../../kernels/update.cu")),
@@ -67,6 +72,7 @@ pub fn source(switches: &Switches) -> String {
     let mut program = String::new();
     let messages: &[Source] = match switches {
         Switches { few: true, .. } => &[],
+        Switches { reduced: true, .. } => REDUCED,
         Switches { radial: true, .. } => RADIAL,
         Switches { radial: false, .. } => TABLES,
     };
@@ -135,6 +141,10 @@ pub struct Switches {
     pub watch: bool,
     /// With a repulsion at short distances.
     pub repulsion: bool,
+    /// Atoms of a tile, 16, or 32 in reduced precision where they fit.
+    pub tile: usize,
+    /// Reduced precision; only with `radial` and `tiled`.
+    pub reduced: bool,
     /// Many systems side by side; never with `few`.
     pub replicas: bool,
 }
@@ -184,6 +194,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("CONDITIONAL", switches.conditional as usize),
         ("WATCH", switches.watch as usize),
         ("REPULSION", switches.repulsion as usize),
+        ("REDUCED", switches.reduced as usize),
         ("REPLICAS", switches.replicas as usize),
         ("ATOM_BITS", Contact::ATOM_BITS),
         ("SHIFT_BITS", SHIFT_BITS),
@@ -200,6 +211,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("CONTEXT_BYTES", size_of::<ContextData>()),
         ("TILED_READOUT_BYTES", size_of::<TiledReadoutData>()),
         ("MOST_LAYERS", NetworkData::LAYERS),
+        ("TILE", switches.tile),
     ];
     let sizes = switches.one.map(|one| [("ATOMS", one.atoms), ("LAYERS", one.layers), ("HIDDEN", one.hidden)]);
     let defines = defines.into_iter().chain(sizes.into_iter().flatten());

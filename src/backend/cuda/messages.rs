@@ -39,6 +39,9 @@ impl Messages {
             let most = (atoms as u32).div_ceil(threads / 32);
             ((device.multiprocessors / slices).clamp(1, most) * slices, threads)
         };
+        if switches.reduced {
+            return Self::reduced(device, program, atoms);
+        }
         if switches.radial {
             return Self::radial(device, program, atoms);
         }
@@ -73,6 +76,44 @@ impl Messages {
                 kernel("adjoint_next", 256, shared(256, 2 * 9 + 5))?,
             ],
         })
+    }
+
+    /// Those of reduced precision; threads and shared memory as in `kernels/reduced.cuh` and `kernels/adjoint_reduced.cu`.
+    fn reduced(device: &Device, program: &mut Program, atoms: usize) -> Result<Self> {
+        // What a warp keeps of pairs; of two atoms so many rows that they send, and of g_μ, 32 channels each, of 16 and of 32 bits;
+        // and what is made of them.
+        let shared = |threads: u32, sent: usize, gradients: usize, along: usize| {
+            let numbers = SLICE * (2 * gradients + along) * size_of::<f32>() + SLICE * 2 * sent * size_of::<u16>();
+            (threads / 32) as usize * (2 * 16 * PAIR_BYTES + numbers) + radial::REDUCED_SLICE_BYTES
+        };
+        let mut kernel = |name, threads: u32, shared| {
+            let blocks = (atoms as u32).div_ceil(threads / 32).min(device.multiprocessors);
+            program.kernel(name, blocks, threads, shared)
+        };
+        Ok(Messages {
+            forward: [kernel("messages_first", 512, 0)?, kernel("messages_next", 384, 0)?],
+            adjoint: [
+                kernel("adjoint_first", 512, shared(512, 2, 1, 2))?,
+                kernel("adjoint_next", 384, shared(384, 6, 3, 5))?,
+            ],
+        })
+    }
+
+    /// As [`adjoint`](Self::adjoint) in reduced precision: `gradients` as atoms are sent them, in 16 bits, and that of μ as it is.
+    #[allow(clippy::too_many_arguments)]
+    pub fn adjoint_reduced(
+        &self,
+        sink: &mut impl Sink,
+        p: &Parameters,
+        from: Sent,
+        gradients: Pointer,
+        gmu: Pointer,
+        sent_out: Pointer,
+        mu_out: Pointer,
+        last: bool,
+    ) -> Result<()> {
+        let kernel = &self.adjoint[!from.first as usize];
+        launch!(sink, *kernel, *p, from.filter, from.sent, gradients, gmu, sent_out, mu_out, !last as i32)
     }
 
     /// From scalars `q` before to those after, and to μ after.

@@ -30,7 +30,7 @@ mod tiled;
 mod tiles;
 mod weights;
 
-pub use device::{Device, Driver};
+pub use device::{Arithmetic, Device, Driver};
 pub use engine::{CudaBackend, Path};
 pub use kernels::{OneSizes, Switches, compile_options, source};
 pub use nvrtc::{Compiled, Nvrtc};

@@ -1,6 +1,6 @@
 //! The network on the device: its weights, and the way its kernels go.
 
-use super::device::Device;
+use super::device::{Arithmetic, Device};
 use super::few::{Few, What};
 use super::graph::Handle;
 use super::kernels::Switches;
@@ -11,8 +11,8 @@ use super::one::One;
 use super::program::Program;
 use super::radial;
 use super::tiled::{self, Tiled};
-use super::weights::{SLICE, Weights, padded};
-use crate::error::Result;
+use super::weights::{REDUCED_SLICE, SLICE, Weights, padded};
+use crate::error::{Error, Result};
 use crate::model::{Architecture, Model};
 use std::sync::Arc;
 
@@ -61,13 +61,18 @@ impl Network {
 
     /// Which constants the kernels need for so many atoms; they are few only if they may be.
     fn switches(device: &Device, model: &Model, atoms: usize, langevin: bool, may_be_few: bool) -> Switches {
+        let reduced = device.arithmetic == Arithmetic::Mixed;
         // Clusters share features evenly: powers of two.
         let features = model.features().next_power_of_two().max(SLICE);
         let readout: Vec<_> = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs)).collect();
-        let few = may_be_few && Few::takes(device, features, model.layers.len(), atoms, &readout);
-        let radial = atoms >= 2048 && radial::takes(&model.filter);
+        let few = !reduced && may_be_few && Few::takes(device, features, model.layers.len(), atoms, &readout);
+        let radial = (reduced || atoms >= 2048) && radial::takes(&model.filter);
         let student = model.spec.architecture == Architecture::Student;
-        let features = if few { features } else { padded(model.features()) };
+        let features = match () {
+            () if few => features,
+            () if reduced => reduced_features(model),
+            () => padded(model.features()),
+        };
         Switches {
             features,
             student,
@@ -75,6 +80,7 @@ impl Network {
             table_shared: !radial && atoms >= 4096 && table_bytes(model) <= device.shared_memory,
             radial,
             tiled: !few && !student && tiled::takes(device, features, &readout),
+            tile: if reduced { tiled::reduced_tile(device, features) } else { tiled::TILE },
             large: atoms >= 2048,
             few,
             one: None,
@@ -83,6 +89,7 @@ impl Network {
             conditional: device.has_conditional_nodes(),
             watch: model.spec.domain.is_some(),
             repulsion: model.spec.repulsion.is_some(),
+            reduced,
             replicas: false,
         }
     }
@@ -131,6 +138,27 @@ impl Network {
             Way::Many(many) => many.record(sink, p, &self.weights),
         }
     }
+}
+
+/// Channels in reduced precision, with padding.
+fn reduced_features(model: &Model) -> usize {
+    model.features().next_multiple_of(REDUCED_SLICE)
+}
+
+/// Refuses a network that has no kernels in the device's arithmetic.
+pub(super) fn check_arithmetic(device: &Device, model: &Model) -> Result<()> {
+    let readout: Vec<_> = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs)).collect();
+    let takes = model.spec.architecture == Architecture::Painn
+        && radial::takes(&model.filter)
+        && tiled::takes(device, reduced_features(model), &readout);
+    if device.arithmetic == Arithmetic::Single || takes {
+        return Ok(());
+    }
+    Err(Error::Model(format!(
+        "{}: mixed precision is for networks of the architecture painn whose filters are made of at most 20 Gaussians, on GPUs \
+         of compute capability 8.0 and newer; use precision \"f32\"",
+        model.name
+    )))
 }
 
 /// Bytes of the filter table of one slice.

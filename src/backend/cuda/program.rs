@@ -192,6 +192,8 @@ mod tests {
             conditional: false,
             watch: false,
             repulsion: false,
+            tile: 16,
+            reduced: false,
             replicas: false,
         };
         let name = |switches: &Switches| cache_name(13_000, "", &compile_options("sm_90", switches));
@@ -207,6 +209,8 @@ mod tests {
             name(&Switches { conditional: true, ..switches }),
             name(&Switches { watch: true, ..switches }),
             name(&Switches { repulsion: true, ..switches }),
+            name(&Switches { tile: 32, ..switches }),
+            name(&Switches { reduced: true, ..switches }),
             cache_name(12_000, "", &compile_options("sm_90", &switches)),
             cache_name(13_000, "", &compile_options("sm_80", &switches)),
             cache_name(13_000, &source(&switches), &compile_options("sm_90", &switches)),

@@ -5,7 +5,7 @@ use super::device::Device;
 use super::layout::{FilterData, Pointer};
 use super::memory::Buffer;
 use super::tiles::{split, unit};
-use super::weights::SLICE;
+use super::weights::{REDUCED_SLICE, SLICE};
 use crate::error::Result;
 use crate::model::{GaussianFilter, RadialFilter};
 use half::f16;
@@ -17,9 +17,12 @@ const FUNCTIONS: usize = 20;
 /// Bytes of one layer's weights for one slice of channels, and of the radial functions.
 pub(super) const SLICE_BYTES: usize = 12 * 48 * 16 + FUNCTIONS * 8;
 
+/// The same for the adjoint in reduced precision.
+pub(super) const REDUCED_SLICE_BYTES: usize = 12 * 24 * 16 + FUNCTIONS * 8;
+
 /// One layer's filter on the device.
 pub(super) struct Radial {
-    /// `[slice][3][4 tiles]` of `[32 lanes][8]` and `[32 lanes][4]`.
+    /// `[slice][3][4 tiles]` of `[32 lanes][8]` and `[32 lanes][4]`; of reduced precision see [`reduced_weights`].
     weights: Buffer<u16>,
     /// `[FUNCTIONS]` of centre (Å) and γ / ln 2 (Å⁻²).
     functions: Buffer<f32>,
@@ -33,15 +36,18 @@ pub(super) fn takes(filter: &RadialFilter) -> bool {
 
 impl Radial {
     /// `wide`: channels with padding. The filter is one that [`takes`] has seen.
-    pub fn new(device: &Arc<Device>, filter: &RadialFilter, layer: usize, wide: usize) -> Result<Self> {
+    pub fn new(device: &Arc<Device>, filter: &RadialFilter, layer: usize, wide: usize, reduced: bool) -> Result<Self> {
         let gaussian = filter.gaussian(layer).expect("only such filters come here");
         let mut functions = vec![0.0; 2 * FUNCTIONS];
         for (k, (m, gamma)) in gaussian.centers.iter().zip(gaussian.gammas).enumerate() {
             (functions[2 * k], functions[2 * k + 1]) = (*m as f32, (gamma / std::f64::consts::LN_2) as f32);
         }
         let unit = unit(gaussian.weight.iter().chain(gaussian.bias).copied());
+        // Filters times what is gathered have 16 bits too: they shall be of the order of one.
+        let unit = if reduced { 256.0 * unit } else { unit };
+        let pack = if reduced { reduced_weights } else { packed };
         Ok(Radial {
-            weights: Buffer::from(device, &packed(&gaussian, wide, unit))?,
+            weights: Buffer::from(device, &pack(&gaussian, wide, unit))?,
             functions: Buffer::from(device, &functions)?,
             unit: unit as f32,
         })
@@ -56,6 +62,44 @@ impl Radial {
             unit: self.unit,
         }
     }
+}
+
+/// Weights over `unit` for reduced precision, 16 bits each, two in a register: as the left factor in kernels/message_reduced.cu and
+/// behind that as the right one in kernels/adjoint_reduced.cu. For messages `[64 channels][3][4 tiles]` of `[32 lanes][4][2]` and `[32 lanes][2][2]`, then for their
+/// adjoint `[slice][3][4 tiles]` of `[32 lanes][2][2]` and `[32 lanes][2]`.
+fn reduced_weights(filter: &GaussianFilter, wide: usize, unit: f64) -> Vec<u16> {
+    let (count, features) = (filter.centers.len(), filter.bias.len() / 3);
+    // Two numbers that go together: of functions c + 8 n and c + 8 n + 4, or of function c + 16 and the bias.
+    let two = |third: usize, channel: usize, c: usize, n: usize| {
+        let known = channel < features;
+        let output = third * features + channel;
+        let of = |k: usize| {
+            f16::from_f64(if known && k < count { filter.weight[k * filter.bias.len() + output] / unit } else { 0.0 })
+        };
+        let bias = split(if known { filter.bias[output] / unit } else { 0.0 });
+        let second = if n < 2 { of(c + 8 * n + 4) } else { [bias[0], bias[1], bias[0], f16::ZERO][c] };
+        [of(c + 8 * n), second].map(f16::to_bits)
+    };
+    let mut packed = Vec::with_capacity(wide * 3 * 48);
+    for place in 0..wide / REDUCED_SLICE * 3 * 4 * 192 {
+        let (slice, third, tile) = (place / 2304, place / 768 % 3, place / 192 % 4);
+        let (register, lane) = match place % 192 {
+            n @ 0..128 => (n % 4, n / 4),
+            n => (4 + n % 2, (n - 128) / 2),
+        };
+        let channel = slice * REDUCED_SLICE + lane / 4 * 8 + 2 * tile + register % 2;
+        packed.extend(two(third, channel, lane % 4, register / 2));
+    }
+    for place in 0..wide / SLICE * 3 * 4 * 96 {
+        let (slice, third, tile) = (place / 1152, place / 384 % 3, place / 96 % 4);
+        let (register, lane) = match place % 96 {
+            n @ 0..64 => (n % 2, n / 2),
+            n => (2, n - 64),
+        };
+        let channel = slice * SLICE + lane / 8 * 8 + tile * 2 + lane / 4 % 2;
+        packed.extend(two(third, channel, lane % 4, register));
+    }
+    packed
 }
 
 /// Weights over `unit` as the right factor of m16n8k16 products, see `factor` and `filter` in kernels/radial.cuh: a lane (column

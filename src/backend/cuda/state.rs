@@ -7,7 +7,7 @@ use super::few::What;
 use super::launch::{Kernel, Sink, launch};
 use super::layout::{Contact, Control, DeviceSample, ElementPair, PAIR_BYTES, Parameters, SHIFT_BITS, status};
 use super::memory::{Buffer, Staging};
-use super::network::Network;
+use super::network::{self, Network};
 use super::program::Program;
 use crate::backend::guard::{self, Guard};
 use crate::backend::{Outside, explosion};
@@ -102,6 +102,7 @@ impl State {
     ) -> Result<Self> {
         model.check_elements(atomic_numbers)?;
         super::check_model(model)?;
+        network::check_arithmetic(device, model)?;
         let atoms = atomic_numbers.len();
         if atoms > MOST_ATOMS {
             return Err(Error::Structure(format!(

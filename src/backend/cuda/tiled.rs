@@ -13,8 +13,9 @@ use super::weights::{Dense, LayerWeights, Weights};
 use crate::error::Result;
 use std::sync::Arc;
 
-/// As in `kernels/tile.cuh`: atoms of a tile, threads of a block, numbers between rows.
-const TILE: usize = 16;
+/// As in `kernels/tile.cuh`: atoms of a tile, in reduced precision where they fit, threads of a block, numbers between rows.
+pub(super) const TILE: usize = 16;
+const REDUCED_TILE: usize = 32;
 const THREADS: u32 = 256;
 const ROW_PADDING: usize = 8;
 /// Numbers of a channel that threads keep for themselves, as in `kernels/between.cu`.
@@ -30,7 +31,7 @@ struct Layer {
     vectors: Buffer<f32>,
     /// μ before them, then its gradient, `[N][3][F]`.
     mu: Buffer<f32>,
-    /// What atoms send, then its gradient, `[N][3F]`.
+    /// What atoms send, then its gradient, `[N][3F]`. In reduced precision μ too, both in 16 bits, see `kernels/reduced.cuh`.
     sent: Buffer<f32>,
     /// Hidden layer of the context, `[N][F]`.
     hidden: Buffer<f32>,
@@ -41,6 +42,8 @@ pub(super) struct Tiled {
     layers: Vec<Layer>,
     /// What blocks leave for themselves.
     room: Buffer<f32>,
+    /// In reduced precision the gradients of q and μ behind a layer's messages, as atoms are sent them, `[N][slices][4][32]`.
+    gradients: Option<Buffer<u16>>,
     readout: TiledReadoutData,
     messages: Messages,
     between: Kernel,
@@ -49,8 +52,19 @@ pub(super) struct Tiled {
 }
 
 /// Shared memory of a block, bytes.
-fn shared_bytes(features: usize) -> usize {
-    TILE * (6 * features + 5 * ROW_PADDING + 5) * size_of::<f32>()
+fn shared_bytes(features: usize, tile: usize) -> usize {
+    tile * (6 * features + 5 * ROW_PADDING + 5) * size_of::<f32>()
+}
+
+/// Blocks of a multiprocessor, as in the kernels.
+fn at_once(features: usize) -> usize {
+    if features <= 128 { 2 } else { 1 }
+}
+
+/// Atoms of a tile in reduced precision: as many as the shared memory of a multiprocessor has room for.
+pub(super) fn reduced_tile(device: &Device, features: usize) -> usize {
+    let bytes = at_once(features) * (shared_bytes(features, REDUCED_TILE) + RESERVED);
+    if bytes <= device.shared_memory { REDUCED_TILE } else { TILE }
 }
 
 /// Whether the kernels take a network of so many features whose readout's hidden layers are so wide, on this device.
@@ -58,7 +72,7 @@ pub(super) fn takes(device: &Device, features: usize, readout: &[usize]) -> bool
     device.capability >= (8, 0)
         && readout.len() <= TiledReadoutData::LAYERS
         && readout.iter().all(|&width| width <= features)
-        && shared_bytes(features) + RESERVED <= device.shared_memory
+        && shared_bytes(features, TILE) + RESERVED <= device.shared_memory
 }
 
 /// Numbers of an atom in the arrays of [`Layer`] l, in their order.
@@ -88,14 +102,15 @@ impl Tiled {
                 widths(f, l).map(|width| Buffer::<f32>::zeros(device, atoms * width));
             Ok(Layer { scalars: scalars?, vectors: vectors?, mu: mu?, sent: sent?, hidden: hidden? })
         };
-        // As in the kernels: blocks of a multiprocessor, and channels rounded up to what eight warps share evenly.
-        let at_once = if f <= 128 { 2 } else { 1 };
-        let blocks = atoms.div_ceil(TILE).min(at_once * device.multiprocessors as usize);
+        // Channels are rounded up to what eight warps share evenly.
+        let at_once = at_once(f);
+        let blocks = atoms.div_ceil(switches.tile).min(at_once * device.multiprocessors as usize);
         let columns = f.next_multiple_of(8 * 16);
-        let mut kernel = |name| program.kernel(name, blocks as u32, THREADS, shared_bytes(f));
+        let mut kernel = |name| program.kernel(name, blocks as u32, THREADS, shared_bytes(f, switches.tile));
         Ok(Tiled {
             layers: (0..weights.layers.len()).map(layer).collect::<Result<_>>()?,
-            room: Buffer::zeros(device, blocks * KEPT * TILE * columns)?,
+            room: Buffer::zeros(device, blocks * KEPT * switches.tile * columns)?,
+            gradients: switches.reduced.then(|| Buffer::zeros(device, atoms * 4 * f)).transpose()?,
             readout: readout(weights),
             between: kernel("between")?,
             turn: kernel("turn")?,
@@ -107,13 +122,14 @@ impl Tiled {
     /// From pairs to energies and the gradients of pairs.
     pub fn record(&self, sink: &mut impl Sink, p: &Parameters, weights: &Weights) -> Result<()> {
         let (last, room) = (self.layers.len() - 1, self.room.pointer());
+        let gradients = self.gradients.as_ref().map_or(0, Buffer::pointer);
         for (l, layer) in self.layers.iter().enumerate() {
             let (scalars, vectors) = (layer.scalars.pointer(), layer.vectors.pointer());
             let before = if l == 0 { weights.embedding.pointer() } else { scalars };
             self.messages.forward(sink, p, self.sent(weights, l), before, scalars, vectors)?;
             let own = update(&weights.layers[l]);
             if l == last {
-                launch!(sink, self.turn, *p, own, self.readout, scalars, vectors, room)?;
+                launch!(sink, self.turn, *p, own, self.readout, scalars, vectors, gradients, room)?;
             } else {
                 let (next, after) = (context(&weights.layers[l + 1]), &self.layers[l + 1]);
                 let [q, mu, hidden, sent] =
@@ -124,11 +140,24 @@ impl Tiled {
         for (l, layer) in self.layers.iter().enumerate().rev() {
             let [gq, gvectors, mu, sent, hidden] =
                 [&layer.scalars, &layer.vectors, &layer.mu, &layer.sent, &layer.hidden].map(Buffer::pointer);
-            self.messages.adjoint(sink, p, self.sent(weights, l), [gq, gvectors], sent, 0, mu, l == last)?;
+            if self.gradients.is_some() {
+                self.messages.adjoint_reduced(
+                    sink,
+                    p,
+                    self.sent(weights, l),
+                    gradients,
+                    gvectors,
+                    sent,
+                    mu,
+                    l == last,
+                )?;
+            } else {
+                self.messages.adjoint(sink, p, self.sent(weights, l), [gq, gvectors], sent, 0, mu, l == last)?;
+            }
             if l > 0 {
                 let (own, next) = (update(&weights.layers[l - 1]), context(&weights.layers[l]));
                 let [q, vectors] = [&self.layers[l - 1].scalars, &self.layers[l - 1].vectors].map(Buffer::pointer);
-                launch!(sink, self.between_back, *p, own, next, sent, hidden, gq, mu, q, vectors, room)?;
+                launch!(sink, self.between_back, *p, own, next, sent, hidden, gq, mu, q, vectors, gradients, room)?;
             }
         }
         Ok(())

@@ -9,10 +9,14 @@ use super::tiles;
 use crate::backend::padding::Padding;
 use crate::error::Result;
 use crate::model::{self, Architecture, FilterTable, Model, Update};
+use half::f16;
 use std::sync::Arc;
 
 /// Channels of a slice.
 pub(super) const SLICE: usize = 32;
+
+/// Channels of a slice of messages in reduced precision.
+pub(super) const REDUCED_SLICE: usize = 64;
 
 /// Whole slices.
 pub(super) fn padded(count: usize) -> usize {
@@ -34,6 +38,8 @@ pub(super) struct Weights {
     /// What atoms of each element send in the first layer, `[elements][3F]`; nothing in a student, whose atoms send their
     /// scalars.
     first_sent: Buffer<f32>,
+    /// The first two thirds of it as reduced precision takes them, see `kernels/reduced.cuh`.
+    first_halves: Option<Buffer<u16>>,
     /// Each atom's element, as a row of those two.
     species: Buffer<i32>,
 }
@@ -60,7 +66,7 @@ pub(super) enum Filter {
 impl Filter {
     fn new(device: &Arc<Device>, model: &Model, layer: usize, switches: &Switches) -> Result<Self> {
         Ok(if switches.radial {
-            Filter::Radial(Radial::new(device, &model.filter, layer, switches.features)?)
+            Filter::Radial(Radial::new(device, &model.filter, layer, switches.features, switches.reduced)?)
         } else {
             Filter::Table(Buffer::from(device, &table(model.filter_table(), layer, switches.features))?)
         })
@@ -128,13 +134,21 @@ impl Weights {
             last_bias: last.bias[0] as f32,
             embedding: Buffer::from(device, &embedding)?,
             first_sent: Buffer::from(device, &first_sent)?,
+            first_halves: switches
+                .reduced
+                .then(|| Buffer::from(device, &first_halves(&first_sent, features)))
+                .transpose()?,
             species: Buffer::from(device, &species)?,
         })
     }
 
     /// What atoms of each element send in the first layer.
     pub fn first_sent(&self) -> Pointer {
-        if self.student { self.embedding.pointer() } else { self.first_sent.pointer() }
+        match &self.first_halves {
+            Some(halves) => halves.pointer(),
+            None if self.student => self.embedding.pointer(),
+            None => self.first_sent.pointer(),
+        }
     }
 
     /// `[N]`, rows of [`embedding`](Self::embedding) and [`first_sent`](Self::first_sent).
@@ -197,6 +211,17 @@ fn apply(dense: &model::Dense, x: &[f64]) -> Vec<f64> {
     .collect()
 }
 
+/// What atoms of each element send in the first layer, `[elements][3F]`, in 16 bits: the first two thirds, `[elements][F / 64][2][64]`,
+/// with the chunks of a row turned as those of an atom.
+fn first_halves(sent: &[f32], features: usize) -> Vec<u16> {
+    let place = |n: usize| {
+        let (element, slice, row) = (n / (2 * features), n / 128 % (features / REDUCED_SLICE), n / REDUCED_SLICE % 2);
+        let channel = (n % REDUCED_SLICE + REDUCED_SLICE - element % 4 * 16) % REDUCED_SLICE;
+        (3 * element + row) * features + slice * REDUCED_SLICE + channel
+    };
+    (0..sent.len() / 3 * 2).map(|n| f16::from_f32(sent[place(n)]).to_bits()).collect()
+}
+
 /// `matrix[inputs][outputs]` as the network for few atoms takes it: panel by panel for each block of a cluster, see
 /// kernels/few.cuh. A block has its share of each of so many equal parts of the outputs, filled up with zeros to whole
 /// panels: `[block][inputs / 32][panels][4][32 lanes][4]`, the lanes' numbers as in kernels/mma.cuh.
@@ -225,8 +250,8 @@ enum Layout {
     Rows,
     /// As the network for few atoms takes them, see [`panels`].
     Panels,
-    /// As tiles of atoms take them, see [`tiles::packed`].
-    Tiles,
+    /// As tiles of atoms take them, see [`tiles::packed`]; in reduced precision without what 16 bits leave.
+    Tiles { reduced: bool },
     /// Not here: the network for one cluster packs its own.
     Elsewhere,
 }
@@ -236,7 +261,7 @@ impl Layout {
         match switches {
             Switches { one: Some(_), .. } => Layout::Elsewhere,
             Switches { few: true, .. } => Layout::Panels,
-            Switches { tiled: true, .. } => Layout::Tiles,
+            Switches { tiled: true, reduced, .. } => Layout::Tiles { reduced: *reduced },
             _ => Layout::Rows,
         }
     }
@@ -256,9 +281,9 @@ impl Matrix {
             Layout::Rows => Matrix::Numbers(Buffer::from(device, matrix)?),
             Layout::Elsewhere => Matrix::Numbers(Buffer::zeros(device, 0)?),
             Layout::Panels => Matrix::Numbers(Buffer::from(device, &panels(matrix, outputs, parts))?),
-            Layout::Tiles => {
+            Layout::Tiles { reduced } => {
                 let unit = tiles::unit(matrix.iter().map(|&weight| weight as f64));
-                Matrix::Tiles(Buffer::from(device, &tiles::packed(matrix, outputs, unit))?, unit as f32)
+                Matrix::Tiles(Buffer::from(device, &tiles::packed(matrix, outputs, unit, reduced))?, unit as f32)
             }
         })
     }

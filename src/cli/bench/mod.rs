@@ -4,7 +4,7 @@ mod progress;
 mod subjects;
 
 use super::info;
-use crate::backend::cuda::{self, CudaPotential};
+use crate::backend::cuda::{self, Arithmetic, CudaPotential};
 use crate::bench::{Device, HEADER, Machine, Measured, Memory, Plan, Repetition, Row, measure};
 use crate::config::{self, InitialVelocities, Precision, RunConfig};
 use crate::error::{Error, Result, reason};
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DEVICE", value_parser = ["auto", "cpu", "cuda"], default_value = "auto")]
     backend: String,
     /// Arithmetic of the network
-    #[arg(long, value_parser = ["f32", "f64"], default_value = "f32")]
+    #[arg(long, value_parser = ["f32", "f64", "mixed"], default_value = "f32")]
     precision: String,
     /// Threads of the CPU backend, instead of all cores
     #[arg(long, value_name = "N", value_parser = super::number_from_one)]
@@ -122,9 +122,10 @@ fn model_file(arguments: &Arguments) -> Result<PathBuf> {
 /// The device for all systems, and why it is not the GPU where that was left open. It is chosen once: a system that is too
 /// large for the GPU shall not be timed on the CPU.
 fn device(arguments: &Arguments, model: &Model) -> Result<(Device, String)> {
-    let double = arguments.precision == "f64";
+    let (double, mixed) = (arguments.precision == "f64", arguments.precision == "mixed");
     let open = || {
-        let device = cuda::Device::open(0)?;
+        let arithmetic = if mixed { Arithmetic::Mixed } else { Arithmetic::Single };
+        let device = cuda::Device::open_for(0, arithmetic)?;
         cuda::check_model(model)?;
         // The kernels must compile.
         CudaPotential::new(&device, model, &model.spec.elements[..1], 0.0)?;
@@ -132,8 +133,11 @@ fn device(arguments: &Arguments, model: &Model) -> Result<(Device, String)> {
     };
     match arguments.backend.as_str() {
         "cuda" if double => Err(Error::Input(
-            "--backend cuda computes the network in f32; leave --precision at that, or use --backend cpu".into(),
+            "--backend cuda computes the network in f32 or mixed precision; leave --precision at that, or use --backend cpu"
+                .into(),
         )),
+        "cpu" if mixed => Err(super::only_gpu()),
+        _ if mixed => Ok((open()?, String::new())),
         "cuda" => Ok((open()?, String::new())),
         "auto" if !double => Ok(match open() {
             Ok(device) => (device, String::new()),
@@ -148,7 +152,11 @@ fn settings(arguments: &Arguments, device: &Device) -> RunConfig {
     let mut config = RunConfig::default();
     config.dynamics.velocities = InitialVelocities::MaxwellBoltzmann(TEMPERATURE);
     config.skin = arguments.skin;
-    config.backend.precision = if arguments.precision == "f64" { Precision::F64 } else { Precision::F32 };
+    config.backend.precision = match arguments.precision.as_str() {
+        "f64" => Precision::F64,
+        "mixed" => Precision::Mixed,
+        _ => Precision::F32,
+    };
     config.backend.device = match device {
         Device::Cpu => config::Device::Cpu,
         Device::Cuda(_) => config::Device::Cuda,
@@ -189,7 +197,7 @@ impl Bench<'_> {
                 let plural = if *threads == 1 { "" } else { "s" };
                 format!("CPU, {threads} thread{plural}, {instructions}, network in {}", self.arguments.precision)
             }
-            Device::Cuda(device) => format!("{} (GPU), network in f32", device.name),
+            Device::Cuda(device) => format!("{} (GPU), network in {}", device.name, device.arithmetic.name()),
         };
         format!(
             "model    {}\nmachine  {processor}, {cores} cores\nbackend  {backend}\nsteps    {} fs at constant energy, from \

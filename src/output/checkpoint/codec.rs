@@ -9,6 +9,7 @@
 use super::set::{Member, SetCheckpoint};
 use super::{Checkpoint, Provenance, Stored};
 use crate::backend::{Departure, Outside, State};
+use crate::config::Precision;
 use crate::output::Position;
 use crate::system::Cell;
 use nalgebra::{Matrix3, Vector3};
@@ -150,6 +151,14 @@ impl Encoder {
         self.0.push(value.into());
     }
 
+    fn precision(&mut self, value: Precision) {
+        self.0.push(match value {
+            Precision::F32 => 0,
+            Precision::F64 => 1,
+            Precision::Mixed => 2,
+        });
+    }
+
     fn bytes(&mut self, value: &[u8]) {
         self.length(value.len());
         self.0.extend(value);
@@ -165,7 +174,7 @@ impl Encoder {
     }
 
     fn provenance(&mut self, run: &Provenance) {
-        let Provenance { version, input, text, overrides, model_hash, skin, double, direct_filters } = run;
+        let Provenance { version, input, text, overrides, model_hash, skin, precision, direct_filters } = run;
         self.text(version);
         // A path that is no text is found again only by its owner: the checkpoint itself needs none.
         self.text(&input.to_string_lossy());
@@ -174,7 +183,7 @@ impl Encoder {
         overrides.iter().for_each(|text| self.text(text));
         self.text(model_hash);
         self.real(*skin);
-        self.flag(*double);
+        self.precision(*precision);
         self.flag(*direct_filters);
     }
 
@@ -255,6 +264,15 @@ impl Decoder<'_> {
         }
     }
 
+    fn precision(&mut self) -> Option<Precision> {
+        match self.take()? {
+            [0] => Some(Precision::F32),
+            [1] => Some(Precision::F64),
+            [2] => Some(Precision::Mixed),
+            _ => None,
+        }
+    }
+
     fn bytes(&mut self) -> Option<Vec<u8>> {
         let length = self.length(1)?;
         let (first, rest) = self.0.split_at(length);
@@ -295,7 +313,7 @@ impl Decoder<'_> {
             },
             model_hash: self.text()?,
             skin: self.real()?,
-            double: self.flag()?,
+            precision: self.precision()?,
             direct_filters: self.flag()?,
         })
     }

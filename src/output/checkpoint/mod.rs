@@ -12,6 +12,7 @@ pub use set::{Member, SetCheckpoint};
 
 use super::Position;
 use crate::backend::State;
+use crate::config::Precision;
 use crate::error::{Error, Result, reason};
 use crate::system::{Cell, System};
 use std::collections::BTreeMap;
@@ -53,8 +54,8 @@ pub struct Provenance {
     pub model_hash: String,
     /// Skin of the neighbour list, Å.
     pub skin: f64,
-    /// Whether the network computes in float64.
-    pub double: bool,
+    /// In what the network computes.
+    pub precision: Precision,
     /// Whether radial filters are evaluated directly instead of from a table.
     pub direct_filters: bool,
 }

@@ -13,7 +13,7 @@ fn checkpoint() -> Checkpoint {
             overrides: vec!["dynamics.steps=7".into(), String::new()],
             model_hash: "0123abcd".into(),
             skin: 0.7,
-            double: false,
+            precision: Precision::Mixed,
             direct_filters: true,
         },
         steps: u64::MAX,

@@ -133,7 +133,7 @@ impl CudaBatch {
             ..Control::new()
         };
         let mut batch = CudaBatch {
-            description: format!("{} (GPU), network in f32, {}", device.name, path.words()),
+            description: format!("{} (GPU), network in {}, {}", device.name, device.arithmetic.name(), path.words()),
             controls: [Control { rebuild: 0, ..Control::new() }]
                 .into_iter()
                 .chain(replicas.iter().zip(&velocities).map(control))
