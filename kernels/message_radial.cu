@@ -15,31 +15,6 @@ static_assert(!STUDENT, "a student's filters are no linear map of the radial fun
 #define ADJOINT_THREADS 256
 #define RADIAL_MEMORY (FILTER_TILES * 48 + FUNCTIONS / 2)
 
-// An atom's pairs inside the cutoff, and where what it sends is.
-struct Row {
-    unsigned begin, end;
-    int sender;
-};
-
-// None behind the last atom.
-__device__ inline Row row_at(const Parameters& p, bool first, int own)
-{
-    if (own >= p.atoms) return {0, 0, 0};
-    int atom = atom_of(p, own);
-    unsigned begin = p.rows[atom];
-    return {begin, begin + p.inside[atom], sender_row(p, first, own)};
-}
-
-// The lane, for what is rare: registers are for what is not.
-__device__ inline int lane_here() { return here((int)threadIdx.x) & 31; }
-
-// The next 16 pairs on their way to shared memory.
-__device__ inline void ask_pairs(const Parameters& p, Pair* tile, unsigned at, unsigned end)
-{
-    int piece = lane_here();
-    ask((float4*)tile + piece, (const float4*)(p.pairs + at + piece / 2) + piece % 2, at + piece / 2 < end);
-}
-
 // The formulas are those of message.cu.
 template <bool FIRST>
 __device__ inline void messages(const Parameters& p, const Filter& filters, const float* x, const float* mu, const float* q,
@@ -169,13 +144,6 @@ __device__ inline Centre centre(const float* gq, const float* gmu, unsigned row,
 
 __device__ inline float& part(float4& v, int k) { return k == 0 ? v.x : k == 1 ? v.y : k == 2 ? v.z : v.w; }
 __device__ inline float part(const float4& v, int k) { return k == 0 ? v.x : k == 1 ? v.y : k == 2 ? v.z : v.w; }
-
-__device__ inline float keep_half(float mine, float other, int offset)
-{
-    bool upper = warp_lane() & offset;
-    float keep = upper ? other : mine, give = upper ? mine : other;
-    return keep + __shfl_xor_sync(FULL, give, offset);
-}
 
 // What an atom of the adjoint brings along, 32 channels in each row: what it sends, x^q, x^R and x^μ, then μ, and its own g_μ. The
 // first layer needs the first two rows.

@@ -130,7 +130,6 @@ __device__ inline Owner make_owner()
     int at = o.atom / 2 * PAIR_FLOATS + o.channel / 2 * 4;
     o.element = at + o.atom % 2 * 2 + o.channel % 2;
     o.input = at + o.channel % 2 * 2 + o.atom % 2;
-
     return o;
 }
 

@@ -7,8 +7,7 @@
 // the functions c, c + 4, … c + 16 of the pairs g and g + 8, and has four neighbouring channels of both: 16 T + 4 c and on, for
 // T = 0, 1. src/backend/cuda/radial.rs packs the weights to match.
 #pragma once
-#include "message.cuh"
-#include "mma.cuh"
+#include "rows.cuh"
 
 // Most radial functions: with f_c they fill four products of 16 inputs.
 #define FUNCTIONS 20

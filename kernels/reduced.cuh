@@ -7,8 +7,7 @@
 // first two. Eight channels are a chunk; chunks of a row are turned by two from one atom to the next, so that four atoms' lie in other
 // banks of the cache. In the adjoint an atom is sent rows of 32 channels, g_q and g_μ, times GRADIENT_SCALE.
 #pragma once
-#include "message.cuh"
-#include "mma.cuh"
+#include "rows.cuh"
 
 static_assert(!STUDENT && FEATURES % 64 == 0, "reduced precision is for a painn in slices of 64 channels");
 
@@ -30,41 +29,8 @@ __device__ inline unsigned sent_place(bool first, unsigned sender, int slice, in
     return ((sender * WIDE_SLICES + slice) * SENT_ROWS(first) + row) * 8 + ((chunk + 2 * sender) & 7);
 }
 
-// An atom's pairs inside the cutoff, and where what it sends is.
-struct Row {
-    unsigned begin, end;
-    int sender;
-};
-
-// None behind the last atom.
-__device__ inline Row row_at(const Parameters& p, bool first, int own)
-{
-    if (own >= p.atoms) return {0, 0, 0};
-    int atom = atom_of(p, own);
-    unsigned begin = p.rows[atom];
-    return {begin, begin + p.inside[atom], sender_row(p, first, own)};
-}
-
-// The lane, for what is rare: registers are for what is not.
-__device__ inline int lane_here() { return here((int)threadIdx.x) & 31; }
-
-// The next 16 pairs on their way to shared memory.
-__device__ inline void ask_pairs(const Parameters& p, Pair* tile, unsigned at, unsigned end)
-{
-    int piece = lane_here();
-    ask((float4*)tile + piece, (const float4*)(p.pairs + at + piece / 2) + piece % 2, at + piece / 2 < end);
-}
-
 // Copies to shared memory; the block must wait before it uses it.
 __device__ inline void stage(uint4* to, const uint4* from, int count)
 {
     for (int n = threadIdx.x; n < count; n += blockDim.x) to[n] = __ldg(from + n);
-}
-
-// Adds up two numbers between lanes that are `offset` apart; each keeps one sum: the upper of the two lanes that of `other`.
-__device__ inline float keep_half(float mine, float other, int offset)
-{
-    bool upper = warp_lane() & offset;
-    float keep = upper ? other : mine, give = upper ? mine : other;
-    return keep + __shfl_xor_sync(FULL, give, offset);
 }

@@ -129,6 +129,35 @@ template <int COMPONENTS, int BLOCKS> struct Sums {
     float4 of[COMPONENTS][BLOCKS][LANE_ROWS];
 };
 
+// Weights of a step, of so many, from where the lane has those of the first block on; then `weights` is at the next step.
+template <int BLOCKS> __device__ inline void fetch_step(uint4 (&to)[BLOCKS][2], const uint4*& weights, const int* block, int steps)
+{
+#pragma unroll
+    for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+        for (int t = 0; t < 2; t++) to[b][t] = __ldg(weights + ((block[b] - block[0]) * 2 + t) * steps * 32);
+    weights += 32;
+}
+
+// As products come, two channels of row g (this lane's) and two of row g + 8, to four channels of each, in the units of both factors.
+template <int COMPONENTS, int BLOCKS>
+__device__ inline void to_channels(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left, const Tiles& right, int g)
+{
+#pragma unroll
+    for (int component = 0; component < COMPONENTS; component++)
+#pragma unroll
+        for (int m = 0; m < TILE_PARTS; m++) {
+            const float* unit = left.unit + component * TILE + m * 16 + g;
+            float low = unit[0] * right.unit, high = unit[8] * right.unit;
+#pragma unroll
+            for (int b = 0; b < BLOCKS; b++) {
+                float4 *pair = sums.of[component][b] + 2 * m, first = pair[0], second = pair[1];
+                pair[0] = scale(low, make_float4(first.x, first.y, second.x, second.y));
+                pair[1] = scale(high, make_float4(first.z, first.w, second.z, second.w));
+            }
+        }
+}
+
 #if REDUCED
 // sums = left · right, of `width` inputs, factors of 16 bits.
 template <int COMPONENTS, int BLOCKS>
@@ -138,13 +167,7 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
     const unsigned* rows = (const unsigned*)left.pair(g) + 4 * c;
     const uint4* weights = right.data + block[0] * 2 * steps * 32 + lane;
     uint4 next[BLOCKS][2];
-    auto fetch = [&]() {
-#pragma unroll
-        for (int b = 0; b < BLOCKS; b++)
-#pragma unroll
-            for (int t = 0; t < 2; t++) next[b][t] = __ldg(weights + ((block[b] - block[0]) * 2 + t) * steps * 32);
-        weights += 32;
-    };
+    auto fetch = [&]() { fetch_step(next, weights, block, steps); };
     // Weights are on their way a step before they are needed, where there are registers for it.
     const bool AHEAD = BLOCKS * TILE_PARTS <= 4;
     if (AHEAD) fetch();
@@ -181,20 +204,7 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
                 }
         rows += 32;
     }
-    // To four channels of each row, in the units of both factors.
-#pragma unroll
-    for (int component = 0; component < COMPONENTS; component++)
-#pragma unroll
-        for (int m = 0; m < TILE_PARTS; m++) {
-            const float* unit = left.unit + component * TILE + m * 16 + g;
-            float low = unit[0] * right.unit, high = unit[8] * right.unit;
-#pragma unroll
-            for (int b = 0; b < BLOCKS; b++) {
-                float4 *pair = sums.of[component][b] + 2 * m, first = pair[0], second = pair[1];
-                pair[0] = scale(low, make_float4(first.x, first.y, second.x, second.y));
-                pair[1] = scale(high, make_float4(first.z, first.w, second.z, second.w));
-            }
-        }
+    to_channels(sums, left, right, g);
 }
 #else
 // sums = left · right, of `width` inputs. `left`: split; COMPONENTS groups of TILE rows times the same weights. `block`: which
@@ -206,13 +216,7 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
     const unsigned* rows = (const unsigned*)left.pair(g) + 4 * c;
     const uint4* weights = right.data + block[0] * 2 * steps * 32 + lane;
     uint4 next[BLOCKS][2];
-    auto fetch = [&]() {
-#pragma unroll
-        for (int b = 0; b < BLOCKS; b++)
-#pragma unroll
-            for (int t = 0; t < 2; t++) next[b][t] = __ldg(weights + ((block[b] - block[0]) * 2 + t) * steps * 32);
-        weights += 32;
-    };
+    auto fetch = [&]() { fetch_step(next, weights, block, steps); };
     // Weights are on their way a step before they are needed, where there are registers for it.
     const bool AHEAD = COMPONENTS * BLOCKS <= 4;
     if (AHEAD) fetch();
@@ -261,20 +265,8 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
 #pragma unroll
                 for (int t = 0; t < 2; t++) sums.of[component][b][t] = add(sums.of[component][b][t], parts[component][b][t]);
     }
-    // To four channels of each row, in the units of both factors.
-#pragma unroll
-    for (int component = 0; component < COMPONENTS; component++) {
-        const float* unit = left.unit + component * TILE + g;
-        float low = unit[0] * right.unit, high = unit[8] * right.unit;
-#pragma unroll
-        for (int b = 0; b < BLOCKS; b++) {
-            float4 *pair = sums.of[component][b], first = pair[0], second = pair[1];
-            pair[0] = scale(low, make_float4(first.x, first.y, second.x, second.y));
-            pair[1] = scale(high, make_float4(first.z, first.w, second.z, second.w));
-        }
-    }
+    to_channels(sums, left, right, g);
 }
-
 #endif
 
 // Goes through what a lane has: `visit(half, row)`, row within the tile.

@@ -31,10 +31,12 @@ const TABLES: &[Source] = &[
     ("message.cu", include_str!("../../../kernels/message.cu")),
 ];
 const RADIAL: &[Source] = &[
+    ("rows.cuh", include_str!("../../../kernels/rows.cuh")),
     ("radial.cuh", include_str!("../../../kernels/radial.cuh")),
     ("message_radial.cu", include_str!("../../../kernels/message_radial.cu")),
 ];
 const REDUCED: &[Source] = &[
+    ("rows.cuh", include_str!("../../../kernels/rows.cuh")),
     ("reduced.cuh", include_str!("../../../kernels/reduced.cuh")),
     ("message_reduced.cu", include_str!("../../../kernels/message_reduced.cu")),
     ("adjoint_reduced.cu", include_str!("../../../kernels/adjoint_reduced.cu")),

@@ -71,9 +71,7 @@ impl Program {
         self.functions.insert(name, function);
         Ok(function)
     }
-}
 
-impl Program {
     /// The same for a kernel of clusters larger than every device with clusters runs.
     pub fn large_cluster(&mut self, name: &'static str, shared: usize) -> Result<CUfunction> {
         let function = self.function(name, shared)?;
