@@ -244,7 +244,9 @@ pub(crate) fn choose<T>(
     let plain = wanted.precision != Precision::F64 && !wanted.direct_filters;
     let arithmetic = if mixed { Arithmetic::Mixed } else { Arithmetic::Single };
     let only_gpu = |reason: &str| {
-        Error::Input(format!("backend.precision = \"mixed\" needs a GPU, {reason}; give \"f32\" for the CPU"))
+        Error::Input(format!(
+            "backend.precision = \"mixed\" needs a GPU, {reason}; begin a run with \"f32\" for the CPU"
+        ))
     };
     let reason = match wanted.device {
         Device::Cpu if mixed => return Err(only_gpu("and backend.device is \"cpu\"")),

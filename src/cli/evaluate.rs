@@ -60,12 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let (double, mixed) = (arguments.precision == "f64", arguments.precision == "mixed");
     let arithmetic = if mixed { Arithmetic::Mixed } else { Arithmetic::Single };
     let device = match arguments.backend.as_str() {
-        "cuda" if double => {
-            return Err(Error::Input(
-                "--backend cuda computes the network in f32 or mixed precision; leave --precision at that, or use --backend cpu"
-                    .into(),
-            ));
-        }
+        "cuda" if double => return Err(super::no_double()),
         "cpu" if mixed => return Err(super::only_gpu()),
         "cuda" => Some(Device::open_for(0, arithmetic)?),
         _ if mixed => Some(Device::open_for(0, arithmetic)?),

@@ -191,6 +191,12 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// What is said where float64 is asked for on a GPU.
+fn no_double() -> Error {
+    let advice = "leave --precision at that, or use --backend cpu";
+    Error::Input(format!("--backend cuda computes the network in f32 or mixed precision; {advice}"))
+}
+
 /// What is said where mixed precision is asked for without a GPU.
 fn only_gpu() -> Error {
     Error::Input("--precision mixed needs a GPU; leave it at f32 for the CPU".into())

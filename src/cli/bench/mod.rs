@@ -132,10 +132,7 @@ fn device(arguments: &Arguments, model: &Model) -> Result<(Device, String)> {
         Ok::<_, Error>(Device::Cuda(device))
     };
     match arguments.backend.as_str() {
-        "cuda" if double => Err(Error::Input(
-            "--backend cuda computes the network in f32 or mixed precision; leave --precision at that, or use --backend cpu"
-                .into(),
-        )),
+        "cuda" if double => Err(super::no_double()),
         "cpu" if mixed => Err(super::only_gpu()),
         _ if mixed => Ok((open()?, String::new())),
         "cuda" => Ok((open()?, String::new())),

@@ -1,6 +1,7 @@
 //! Binary formats: chemfiles owns the file while frames are written.
 //!
-//! A file is whole only when chemfiles has closed it: before that it is longer than its frames. So a commit closes it and opens it again behind its last frame.
+//! A file is whole only when chemfiles has closed it: before that it is longer than its frames. So a commit closes it and
+//! opens it again behind its last frame.
 
 use super::foreign::Template;
 use super::{Format, Record, Sink, TrajectoryOptions};
