@@ -11,7 +11,10 @@
 #ifndef EMULATED_CLUSTERS
 #define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
 
-// Waits until all threads of the cluster have come as far as `open_exchange`.
+// Says that this thread has read what it will of its block's shared memory. It says nothing of what the thread has written.
+__device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory"); }
+
+// Waits until all threads of the cluster have come as far as `cluster_arrive` or `open_exchange`.
 __device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 
 __device__ inline unsigned shared_address(const void* at) { return (unsigned)__cvta_generic_to_shared(at); }
@@ -23,7 +26,7 @@ __device__ inline void open_exchange(unsigned long long* barriers)
         asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barriers + threadIdx.x)) : "memory");
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+    cluster_arrive();
 }
 
 // Writes four numbers to the same place, a multiple of 16 bytes, in the cluster's block `rank` and counts their bytes at
@@ -84,6 +87,25 @@ __device__ inline void everyone(unsigned* barrier)
         while (((before ^ now) & 0x80000000u) == 0);
     }
     __syncthreads();
+}
+
+// Writes three numbers and a tag to memory where other clusters look for them, all at once or not at all: who sees the tag sees the
+// numbers. Nothing else is ordered by it.
+__device__ inline void post(float4* at, float x, float y, float z, unsigned tag)
+{
+    asm volatile("{ .reg .b64 low, high; .reg .b128 word; mov.b64 low, {%1, %2}; mov.b64 high, {%3, %4};"
+                 "  mov.b128 word, {low, high}; st.relaxed.gpu.global.b128 [%0], word; }"
+                 :: "l"(at), "f"(x), "f"(y), "f"(z), "r"(tag) : "memory");
+}
+
+// What is there now; whether it has `tag` is for the caller to see, who looks again.
+__device__ inline float4 look(const float4* at, unsigned tag)
+{
+    float4 v;
+    asm volatile("{ .reg .b64 low, high; .reg .b128 word; ld.relaxed.gpu.global.b128 word, [%4]; mov.b128 {low, high}, word;"
+                 "  mov.b64 {%0, %1}, low; mov.b64 {%2, %3}, high; }"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(at) : "memory");
+    return v;
 }
 
 // A load of what never changes that starts here and now, however late it is used.

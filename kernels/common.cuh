@@ -8,7 +8,7 @@
 //   LARGE         1: tiles of matrix products for many atoms
 //   SPLIT         1: the network for many has so few atoms that only latency counts; never with LARGE
 //   FEW           1: clusters of blocks take few atoms through a layer, see few.cu
-//   ONE           1: one cluster takes the whole system through its steps, see one.cu; only with FEW
+//   RESIDENT      1: clusters that keep all weights take few atoms through their steps, see resident.cu; only with FEW
 //   CLUSTER       blocks of a cluster, of FEW_THREADS threads
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
@@ -28,7 +28,7 @@
 #define FULL 0xffffffffu
 #define SLICES (FEATURES / 32)
 // In so many parts, each of some channels, a pair's gradients are made; with RADIAL one lane adds them up.
-#define PARTS (ONE ? 1 : FEW ? CLUSTER : RADIAL ? 1 : SLICES)
+#define PARTS (RESIDENT ? 1 : FEW ? CLUSTER : RADIAL ? 1 : SLICES)
 
 // Why nothing more may happen; 0 is good.
 #define STATUS_CAPACITY 1 // the list needs room for `needed` pairs: the host gives it and goes on with the same step
@@ -305,20 +305,38 @@ __device__ inline double3 vector_of(const double* array, int atom)
 
 __device__ inline double norm2(double x, double y, double z) { return x * x + y * y + z * z; }
 
-// The sum over a block of 1024 threads or fewer, known to all of them. Every thread must call it.
+// Sums over a block of 1024 threads or fewer, known to all of them. Every thread must call it.
+#if RESIDENT
+template <int COUNT> __device__ inline void block_sums(double* values)
+{
+    // Only the first warps have atoms: the same sums without the others.
+    constexpr int warps = (ATOMS + 31) / 32;
+    BLOCK_SHARED(double, whole, COUNT * warps);
+    if (threadIdx.x < 32 * warps) {
+#pragma unroll 1
+        for (int offset = 16; offset > 0; offset >>= 1)
+#pragma unroll
+            for (int k = 0; k < COUNT; k++) values[k] += __shfl_xor_sync(FULL, values[k], offset);
+        if (threadIdx.x % 32 == 0)
+            for (int k = 0; k < COUNT; k++) whole[k * warps + threadIdx.x / 32] = values[k];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < COUNT; k++) {
+        values[k] = whole[k * warps];
+        for (int warp = 1; warp < warps; warp++) values[k] += whole[k * warps + warp];
+    }
+    __syncthreads();
+}
+
 __device__ inline double block_sum(double value)
 {
-#if ONE
-    // Only the first warp has atoms: the same sum without the others.
-    BLOCK_SHARED(double, whole, 1);
-    if (threadIdx.x < 32)
-        for (int offset = 16; offset > 0; offset >>= 1) value += __shfl_xor_sync(FULL, value, offset);
-    if (threadIdx.x == 0) whole[0] = value;
-    __syncthreads();
-    double total = whole[0];
-    __syncthreads();
-    return total;
+    block_sums<1>(&value);
+    return value;
+}
 #else
+__device__ inline double block_sum(double value)
+{
     BLOCK_SHARED(double, parts, 1024);
     parts[threadIdx.x] = value;
     __syncthreads();
@@ -329,7 +347,18 @@ __device__ inline double block_sum(double value)
     double sum = parts[0];
     __syncthreads();
     return sum;
+}
+
+template <int COUNT> __device__ inline void block_sums(double* values)
+{
+    for (int k = 0; k < COUNT; k++) values[k] = block_sum(values[k]);
+}
 #endif
+
+// Whether a multiple of the other; both are positive. Division of 64 bits is long.
+__device__ inline bool is_multiple(long long number, long long of)
+{
+    return ((number | of) >> 32 == 0 ? (unsigned)number % (unsigned)of : number % of) == 0;
 }
 
 // Four numbers at once.

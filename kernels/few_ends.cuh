@@ -17,9 +17,9 @@
 #endif
 
 // The whole beginning of a step, which raises the flag where the list is due. One block.
-__device__ ASIDE void begin_whole(const Parameters& p)
+__device__ ASIDE void begin_whole(const Parameters& p, const double* noise = nullptr)
 {
-    begin(p, 0, 1);
+    begin(p, 0, 1, noise);
 #if LANGEVIN
     __syncthreads();
     finish_bath(p, 0, 1);

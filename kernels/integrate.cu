@@ -44,8 +44,9 @@ extern "C" __global__ void moved(Parameters p)
 }
 
 // B A (O) A: half a kick and both half drifts; with a heat bath up to the bath, with the sums that it needs
-// (kinetic energy before it, momentum after it) left by blocks in partials[block][0..4]. This block is one of `blocks`.
-__device__ inline void begin(const Parameters& p, int block, int blocks)
+// (kinetic energy before it, momentum after it) left by blocks in partials[block][0..4]. This block is one of `blocks`. `noise`: the
+// bath's random numbers, [N][3], if they have been made before.
+__device__ inline void begin(const Parameters& p, int block, int blocks, const double* noise = nullptr)
 {
 #if LANGEVIN
     long long step = p.control->step + 1;
@@ -69,7 +70,7 @@ __device__ inline void begin(const Parameters& p, int block, int blocks)
         double m = p.masses[atom];
         before += m * norm2(v[0], v[1], v[2]);
         double width = p.c2 * sqrt(kt / (m * p.mass_velocity2));
-        double3 xi = normal3(p, step, atom);
+        double3 xi = noise ? vector_of(noise, atom) : normal3(p, step, atom);
         v[0] = v[0] * p.c1 + xi.x * width;
         v[1] = v[1] * p.c1 + xi.y * width;
         v[2] = v[2] * p.c1 + xi.z * width;
@@ -83,10 +84,9 @@ __device__ inline void begin(const Parameters& p, int block, int blocks)
     }
 #if LANGEVIN
     double sums[4] = {before, px, py, pz};
-    for (int k = 0; k < 4; k++) {
-        double sum = block_sum(sums[k]);
-        if (threadIdx.x == 0) p.partials[5 * block + k] = sum;
-    }
+    block_sums<4>(sums);
+    if (threadIdx.x == 0)
+        for (int k = 0; k < 4; k++) p.partials[5 * block + k] = sums[k];
 #endif
 }
 
@@ -104,6 +104,12 @@ extern "C" __global__ void begin_step(Parameters p)
 }
 
 #if LANGEVIN
+// The sum of what blocks have left at place k, known to all threads of a block, which must have waited for it where it is its own.
+__device__ inline double sum_partials(const Parameters& p, int k, int blocks)
+{
+    return blocks == 1 ? p.partials[k] : block_sum(threadIdx.x < blocks ? p.partials[5 * threadIdx.x + k] : 0.0);
+}
+
 // The bath's second half: the motion of the centre of mass is taken out, the kinetic energy that is left goes to
 // partials[block][4], and the second half drift follows. As many blocks as `begin` has.
 __device__ inline void finish_bath(const Parameters& p, int block, int blocks)
@@ -111,7 +117,7 @@ __device__ inline void finish_bath(const Parameters& p, int block, int blocks)
     double drift[3] = {0, 0, 0};
     if (p.remove_centre_of_mass) {
         for (int c = 0; c < 3; c++)
-            drift[c] = block_sum(threadIdx.x < blocks ? p.partials[5 * threadIdx.x + 1 + c] : 0.0) / p.total_mass;
+            drift[c] = sum_partials(p, 1 + c, blocks) / p.total_mass;
     }
     double after = 0;
     for (int atom = block * blockDim.x + threadIdx.x; atom < p.atoms; atom += blocks * blockDim.x) {
@@ -159,17 +165,18 @@ extern "C" __global__ void decide(Parameters p, unsigned long long rebuild)
 // Sums over all atoms: the network's energy, and the kinetic energy of a whole step.
 __device__ inline void observe_all(const Parameters& p, double& network, double& full_step)
 {
-    double energy = 0, twice = 0;
+    double sums[2] = {0, 0};
     for (int atom = threadIdx.x; atom < p.atoms; atom += blockDim.x) {
         const double* v = p.velocities + 3 * atom;
-        energy += (double)p.energies[atom];
+        sums[0] += (double)p.energies[atom];
 #if REPULSION
-        energy += p.repulsion[atom];
+        sums[0] += p.repulsion[atom];
 #endif
-        twice += p.masses[atom] * norm2(v[0], v[1], v[2]);
+        sums[1] += p.masses[atom] * norm2(v[0], v[1], v[2]);
     }
-    network = block_sum(energy);
-    full_step = 0.5 * p.mass_velocity2 * block_sum(twice);
+    block_sums<2>(sums);
+    network = sums[0];
+    full_step = 0.5 * p.mass_velocity2 * sums[1];
 }
 
 // The first step after this one with a frame.
@@ -203,7 +210,7 @@ __device__ inline bool end(const Parameters& p, int blocks)
     int status = control->status;
     long long step = control->step + 1;
     bool more = step < control->target;
-    bool logged = step % p.log_interval == 0, framed = step == control->next_frame;
+    bool logged = is_multiple(step, p.log_interval), framed = step == control->next_frame;
     int place = control->frames;
 #if WATCH
     bool close = control->close == 1 && (status == 0 || status == STATUS_FAST), outside = close;
@@ -217,9 +224,7 @@ __device__ inline bool end(const Parameters& p, int blocks)
 #endif
     if (status != 0) return false;
 #if LANGEVIN
-    bool mine = threadIdx.x < blocks;
-    double before = block_sum(mine ? p.partials[5 * threadIdx.x] : 0.0);
-    double after = block_sum(mine ? p.partials[5 * threadIdx.x + 4] : 0.0);
+    double before = sum_partials(p, 0, blocks), after = sum_partials(p, 4, blocks);
     if (threadIdx.x == 0) {
         double kinetic = 0.5 * p.mass_velocity2 * after;
         control->heat += kinetic - 0.5 * p.mass_velocity2 * before;

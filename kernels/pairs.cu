@@ -2,21 +2,19 @@
 // cutoff decided, in float64; then they are narrowed.
 #include "guard.cuh"
 
-// The pair of an atom in an entry of its row, if it is inside the cutoff. `alarm` is told of what must not be, and `close`
-// whether atoms are closer than any that the network was trained on; `now` tells the step.
-__device__ inline bool pair_of(const Parameters& p, const Control* now, Control* alarm, int* close, int atom, unsigned e, Pair& pair)
+// A pair of atoms r apart, from the first to the other, if it is inside the cutoff; all of it but the entry. `alarm` is told of what
+// must not be, and `close` whether atoms are closer than any that the network was trained on; `now` tells the step.
+__device__ inline bool make_pair(const Parameters& p, const Control* now, Control* alarm, int* close, int atom, int other, double3 r,
+                                 Pair& pair)
 {
-    Entry entry = entry_of(p.images, atom, p.entries[e]);
-    double3 r = pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z);
     double d = sqrt(norm2(r.x, r.y, r.z));
     // A distance that is no number is inside, so that it is found.
     if (d >= p.cutoff) return false;
     if (!(d > 0.0)) fail(alarm, STATUS_OVERLAP, atom);
-    pair.neighbor = row_of(p, entry.neighbor);
-    pair.entry = (int)e;
+    pair.neighbor = row_of(p, other);
     double seen = d;
 #if REPULSION
-    if (d < p.repelled) seen = seen_distance(elements_of(p, atom, entry.neighbor), d);
+    if (d < p.repelled) seen = seen_distance(elements_of(p, atom, other), d);
 #endif
 #if RADIAL
     // f_c = ½ (cos(π d / r_c) + 1) = cos²(½ π d / r_c).
@@ -35,9 +33,17 @@ __device__ inline bool pair_of(const Parameters& p, const Control* now, Control*
     pair.uz = (float)(r.z / (d + p.epsilon));
     pair.distance = (float)seen;
 #if WATCH
-    if (d < p.watched) note_contact(p, now, close, atom, entry.neighbor, d);
+    if (d < p.watched) note_contact(p, now, close, atom, other, d);
 #endif
     return true;
+}
+
+// The pair of an atom in an entry of its row.
+__device__ inline bool pair_of(const Parameters& p, const Control* now, Control* alarm, int* close, int atom, unsigned e, Pair& pair)
+{
+    Entry entry = entry_of(p.images, atom, p.entries[e]);
+    pair.entry = (int)e;
+    return make_pair(p, now, alarm, close, atom, entry.neighbor, pair_vector(p, atom, entry.neighbor, entry.x, entry.y, entry.z), pair);
 }
 
 // Keeps the pairs of an atom's row that are inside the cutoff, in the row's order, and tells all lanes how many they are.

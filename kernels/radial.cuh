@@ -81,10 +81,11 @@ struct Right {
     uint2 second;
 };
 
+__device__ inline Right right_factor(const uint4* at) { return {at[warp_lane()], ((const uint2*)(at + 32))[warp_lane()]}; }
+
 __device__ inline Right right_factor(const Radial& radial, int third, int tile)
 {
-    const uint4* at = radial.weights + (third * 4 + tile) * 48;
-    return {at[warp_lane()], ((const uint2*)(at + 32))[warp_lane()]};
+    return right_factor(radial.weights + (third * 4 + tile) * 48);
 }
 
 __device__ inline float4 product(const Factor& low, const Factor& high, const Right& right)

@@ -71,6 +71,7 @@ extern "C" __global__ void replica_begin(Parameters p)
     }
     begin(own, 0, 1);
 #if LANGEVIN
+    __syncthreads();
     finish_bath(own, 0, 1);
 #endif
     __syncthreads();

@@ -95,12 +95,13 @@ fn energies_forces_and_strain_are_those_of_the_cpu() {
     }
 }
 
-/// What moves without images and finds room in one cluster has a kernel of its own: as few atoms as there can be, and as many.
+/// What moves without images has a kernel of its own, of one cluster or of several: as few atoms as there can be, and as many.
 #[test]
-fn energies_forces_and_strain_in_one_cluster_are_those_of_the_cpu() {
+fn energies_forces_and_strain_of_few_in_vacuum_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
-    let networks = [("painn", 3), ("painn-bessel", 1), ("painn-repulsive", 2)];
-    for ((network, layers), atoms) in networks.into_iter().zip([9, 16, 15]).chain([(("painn-shared", 2), 2)]) {
+    let networks =
+        [("painn", 3, 9), ("painn", 1, 16), ("painn-repulsive", 2, 31), ("painn-shared", 2, 2), ("painn", 2, 100)];
+    for (network, layers, atoms) in networks {
         let model = ModelFile::random(network, Sizes { features: 128, layers, radial: 8 }, 7).load().unwrap();
         let mut system = random_system(atoms, Cell::open(), 4);
         // Some pairs are beyond the cutoff.
@@ -379,9 +380,9 @@ fn graphs_and_plain_launches_give_the_same_bits() {
     }
 }
 
-/// The kernel for one cluster likewise; a state is taken over in the middle, and nothing of a list or a frame is lost.
+/// The kernel for few in vacuum likewise; a state is taken over in the middle, and nothing of a list or a frame is lost.
 #[test]
-fn one_cluster_gives_the_same_bits_however_it_is_launched() {
+fn steps_of_few_in_vacuum_give_the_same_bits_however_they_are_launched() {
     let Some(device) = device() else { return };
     let (model, system) = ethanol();
     let integrator = Integrator::new(0.5, &system.masses, Some(bath(0.02, true)));

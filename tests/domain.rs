@@ -48,7 +48,7 @@ fn departures(backend: &mut dyn Backend, steps: u64) -> Vec<Departure> {
 #[test]
 fn each_pair_of_elements_is_reported_once_with_its_first_step_and_lowest_atoms() {
     let mut all: Vec<_> = kinds().into_iter().map(|kind| (kind, SMALL)).collect();
-    // So wide a network takes so few atoms in one cluster of the GPU.
+    // So wide a network takes so few atoms in clusters that keep all weights.
     let wide = Sizes { features: 128, layers: 1, radial: 5 };
     all.extend(devices().into_iter().filter(|device| device.clusters).map(|device| (Kind::Cuda(device), wide)));
     for (kind, sizes) in all {

@@ -51,7 +51,7 @@ inline uint3 threadIdx, blockIdx, blockDim, gridDim;
 extern "C" inline void cudaGraphSetConditional(unsigned long long handle, unsigned value) { *(unsigned*)handle = value; }
 
 namespace emulator {
-enum Waiting { NOTHING, BLOCK, WARP, CLUSTERS, BYTES, GRID, DONE };
+enum Waiting { NOTHING, BLOCK, WARP, ARRIVALS, BYTES, WORD, GRID, DONE };
 struct Warp {
     unsigned long long values[2][32];
     int arrived[2];
@@ -63,6 +63,8 @@ struct Fiber {
     bool arrived; // at the cluster's barrier
     struct Bytes* barrier; // whose bytes it waits for
     unsigned parity;
+    const unsigned* tag; // of a word that it waits for, and which one is to be there
+    unsigned wanted;
 };
 // A barrier in shared memory that counts bytes, in the eight bytes that it has on a GPU.
 struct Bytes {
@@ -72,7 +74,7 @@ struct Bytes {
 // Fibers are numbered block by block. One cluster runs after the other, in the same place, unless its threads wait for the
 // grid: then it keeps its place, and the next one takes that behind.
 // Stacks do not begin at the same place in the cache.
-const int THREADS = 1024, BLOCKS = 120, FIBERS = BLOCKS * 512, STACK = 64 * 1024 + 320, SHARED = 232 * 1024;
+const int THREADS = 1024, BLOCKS = 128, FIBERS = BLOCKS * 512, STACK = 64 * 1024 + 320, SHARED = 232 * 1024;
 inline Fiber fibers[FIBERS];
 inline Warp warps[FIBERS / 32];
 // What a thread has asked for and not waited for, group by group; `count[2]` is of the group that is not complete.
@@ -118,14 +120,16 @@ emulator_switch:
 inline int lanes; // fibers up to the end of this cluster
 inline unsigned first_block; // of the first place
 inline bool rising;
+inline bool progress; // some thread has gone on
 
 // Whether a fiber waits for others.
 inline bool held(int t)
 {
     const Fiber& fiber = fibers[t];
-    return fiber.waiting == DONE || fiber.waiting == BLOCK || fiber.waiting == GRID || (fiber.waiting == CLUSTERS && fiber.arrived)
+    return fiber.waiting == DONE || fiber.waiting == BLOCK || fiber.waiting == GRID || (fiber.waiting == ARRIVALS && fiber.arrived)
         || (fiber.waiting == WARP && warps[t / 32].arrived[fiber.turn] < 32)
-        || (fiber.waiting == BYTES && fiber.barrier->parity == fiber.parity);
+        || (fiber.waiting == BYTES && fiber.barrier->parity == fiber.parity)
+        || (fiber.waiting == WORD && *fiber.tag != fiber.wanted);
 }
 
 // Goes on with a fiber, from where `from` keeps the stack that is left.
@@ -188,16 +192,18 @@ inline void start_cluster(int base, int threads)
         void** top = (void**)(stacks + (size_t)(t + 1) * STACK) - 3;
         *--top = (void*)thread_main;
         for (int k = 0; k < 6; k++) *--top = nullptr;
-        fibers[t] = {top, NOTHING, 0, false, nullptr, 0};
+        fibers[t] = {top, NOTHING, 0, false, nullptr, 0, nullptr, 0};
         copies[t].groups = copies[t].count[2] = 0;
     }
 }
 
-// Runs a cluster until its threads are done, or until they all wait for the grid: then it says so.
+// Runs a cluster until its threads are done, or until they all wait for the grid or some for words of other clusters: then it says
+// so.
 inline bool run_cluster(int base, int blocks, int threads)
 {
     int end = base + blocks * threads;
     lanes = end;
+    bool ran = false;
     // Every other cluster in falling order: what depends on the order of threads shows as another result.
     rising = (first_block * threads + base) / (blocks * threads) % 2 == 0;
     while (true) {
@@ -217,15 +223,19 @@ inline bool run_cluster(int base, int blocks, int threads)
             }
         }
         for (int block = base / threads; block < end / threads; block++) moved |= open_barrier(block, threads);
+        ran |= moved;
         if (moved) continue;
-        bool done = true, arrived = true, waiting = true;
+        progress |= ran;
+        bool done = true, arrived = true, waiting = true, word = false;
         for (int t = base; t < end; t++) {
             done &= fibers[t].waiting == DONE;
             waiting &= fibers[t].waiting == GRID;
+            word |= fibers[t].waiting == WORD;
             arrived &= fibers[t].waiting == DONE || fibers[t].arrived;
         }
         if (done || waiting) return waiting;
-        if (!arrived) stop("threads wait for each other at different places");
+        if (!arrived && !word) stop("threads wait for each other at different places");
+        if (!arrived) return true;
         for (int t = base; t < end; t++) fibers[t].arrived = false;
     }
 }
@@ -242,11 +252,13 @@ inline void run_row(int blocks, int threads)
     }
     for (bool falling = true; waiting > 0; falling = !falling) {
         if (waiting * blocks != gridDim.x) stop("not all blocks wait for each other");
-        for (int t = 0; t < waiting * all; t++) fibers[t].waiting = NOTHING;
-        int still = 0;
-        for (int n = 0; n < waiting; n++) still += run_cluster((falling ? waiting - 1 - n : n) * all, blocks, threads);
-        if (still == 0) return;
-        waiting = still;
+        for (int t = 0; t < waiting * all; t++)
+            if (fibers[t].waiting == GRID) fibers[t].waiting = NOTHING;
+        bool still = false;
+        progress = false;
+        for (int n = 0; n < waiting; n++) still |= run_cluster((falling ? waiting - 1 - n : n) * all, blocks, threads);
+        if (!still) return;
+        if (!progress) stop("clusters wait for words that nobody writes");
     }
 }
 
@@ -330,7 +342,7 @@ inline void cluster_arrive()
 inline void cluster_wait()
 {
     if (!emulator::fibers[emulator::current].arrived) return;
-    emulator::fibers[emulator::current].waiting = emulator::CLUSTERS;
+    emulator::fibers[emulator::current].waiting = emulator::ARRIVALS;
     emulator::yield();
 }
 
@@ -392,6 +404,25 @@ inline void await(unsigned long long* barrier, int parity)
     if (fiber.barrier->parity != parity) return;
     fiber.waiting = emulator::BYTES;
     emulator::yield();
+}
+
+// Words are there at once. Who looks for one that is not waits until it is.
+inline void post(float4* at, float x, float y, float z, unsigned tag)
+{
+    *at = {x, y, z, 0.0f};
+    memcpy(&at->w, &tag, sizeof tag);
+}
+
+inline float4 look(const float4* at, unsigned tag)
+{
+    emulator::Fiber& fiber = emulator::fibers[emulator::current];
+    fiber.tag = (const unsigned*)&at->w;
+    fiber.wanted = tag;
+    if (*fiber.tag != tag) {
+        fiber.waiting = emulator::WORD;
+        emulator::yield();
+    }
+    return *at;
 }
 
 inline int here(int x) { return x; }

@@ -25,6 +25,16 @@ struct Module {
     void* library;
     std::map<std::string, Function> functions;
 };
+struct Attribute {
+    int id, pad;
+    unsigned cluster[16];
+};
+struct Launch {
+    unsigned grid[3], block[3], shared;
+    void* stream;
+    Attribute* attributes;
+    unsigned count;
+};
 struct Graph;
 struct Node {
     Function* function = nullptr; // of a kernel
@@ -166,7 +176,12 @@ Result cuLaunchCooperativeKernel(Function* function, unsigned gx, unsigned gy, u
 {
     return cuLaunchKernel(function, gx, gy, gz, bx, by, bz, shared, stream, arguments, nullptr);
 }
-Result cuOccupancyMaxActiveClusters(int* clusters, Function*, const void*) { *clusters = 15; return 0; }
+// Of large clusters as many as soon have run, one thread after the other.
+Result cuOccupancyMaxActiveClusters(int* clusters, Function*, const Launch* launch)
+{
+    *clusters = launch->attributes->cluster[0] > 8 ? 3 : 15;
+    return 0;
+}
 
 Result cuGraphCreate(Graph** graph, unsigned) { *graph = new Graph; return 0; }
 Result cuGraphConditionalHandleCreate(unsigned long long* handle, Graph* graph, void*, unsigned value, unsigned)

@@ -1,11 +1,11 @@
 //! The kernels' sources and the constants that they are compiled with.
 
 use super::layout::{
-    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, OneNetworkData, Parameters,
-    ReadoutData, Replica, SHIFT_BITS, TiledReadoutData, UpdateData,
+    Contact, ContextData, Control, DeviceSample, FilterData, LayerData, NetworkData, Parameters, ReadoutData, Replica,
+    ResidentData, SHIFT_BITS, TiledReadoutData, UpdateData,
 };
 use super::weights::SLICE;
-use super::{few, one};
+use super::{few, resident};
 
 /// Blocks of a cluster: the most that every device with clusters runs.
 pub(super) const CLUSTER: usize = 8;
@@ -60,13 +60,15 @@ const FEW: &[Source] = &[
     ("few_ends.cuh", include_str!("../../../kernels/few_ends.cuh")),
     ("few_step.cu", include_str!("../../../kernels/few_step.cu")),
 ];
-const ONE: &[Source] = &[
-    ("table.cuh", include_str!("../../../kernels/table.cuh")),
+const RESIDENT: &[Source] = &[
+    ("rows.cuh", include_str!("../../../kernels/rows.cuh")),
+    ("radial.cuh", include_str!("../../../kernels/radial.cuh")),
     ("cluster.cuh", include_str!("../../../kernels/cluster.cuh")),
-    ("one.cuh", include_str!("../../../kernels/one.cuh")),
-    ("one_messages.cuh", include_str!("../../../kernels/one_messages.cuh")),
+    ("resident.cuh", include_str!("../../../kernels/resident.cuh")),
+    ("resident_words.cuh", include_str!("../../../kernels/resident_words.cuh")),
+    ("resident_messages.cuh", include_str!("../../../kernels/resident_messages.cuh")),
     ("few_ends.cuh", include_str!("../../../kernels/few_ends.cuh")),
-    ("one.cu", include_str!("../../../kernels/one.cu")),
+    ("resident.cu", include_str!("../../../kernels/resident.cu")),
 ];
 
 /// The kernels as one program. A message of the compiler names file and line as they are in `kernels/`.
@@ -79,7 +81,7 @@ pub fn source(switches: &Switches) -> String {
         Switches { radial: false, .. } => TABLES,
     };
     let layers = match switches {
-        Switches { one: Some(_), .. } => ONE,
+        Switches { resident: Some(_), .. } => RESIDENT,
         Switches { few: true, .. } => FEW,
         Switches { tiled: true, .. } => TILED,
         _ => MANY,
@@ -102,11 +104,15 @@ pub fn source(switches: &Switches) -> String {
     program
 }
 
-/// What the network in one cluster is compiled for.
+/// What the network in clusters that keep all weights is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OneSizes {
+pub struct ResidentSizes {
     /// Atoms of the system.
     pub atoms: usize,
+    /// Clusters, which share them.
+    pub clusters: usize,
+    /// Pairs of a cluster for which there is room in shared memory.
+    pub pairs: usize,
     /// Layers of the network.
     pub layers: usize,
     /// Width of the readout's hidden layer, a multiple of 8.
@@ -122,7 +128,7 @@ pub struct Switches {
     pub student: bool,
     /// The filter table in shared memory.
     pub table_shared: bool,
-    /// Filters of many atoms straight from the radial functions, on tensor cores; never with `few` or `table_shared`.
+    /// Filters straight from the radial functions, on tensor cores; with `few` only where there is `resident`, never with `table_shared`.
     pub radial: bool,
     /// Tiles of atoms go through all dense layers between two exchanges of messages; else dense layers are kernels of their
     /// own. Only of a `painn`, never with `few`.
@@ -131,8 +137,8 @@ pub struct Switches {
     pub large: bool,
     /// The network for few atoms, which needs clusters; never with `large`, `split` or `table_shared`.
     pub few: bool,
-    /// So few that one cluster takes them all; only with `few`, of a `painn` with 128 features.
-    pub one: Option<OneSizes>,
+    /// So few that clusters with all weights take them; only with `few`, of a `painn` with 128 features.
+    pub resident: Option<ResidentSizes>,
     /// Few atoms in the network for many: latency counts; never with `large` or `table_shared`.
     pub split: bool,
     /// With a heat bath.
@@ -155,7 +161,7 @@ impl Switches {
     /// In so many parts a pair's gradients are made: as in kernels/common.cuh.
     pub(super) fn gradient_parts(&self) -> usize {
         match self {
-            Switches { one: Some(_), .. } => 1,
+            Switches { resident: Some(_), .. } => 1,
             Switches { few: true, .. } => CLUSTER,
             Switches { radial: true, .. } => 1,
             _ => self.features / SLICE,
@@ -164,7 +170,7 @@ impl Switches {
 
     /// Threads of a block that has all of few atoms.
     pub(super) fn few_threads(&self) -> usize {
-        if self.one.is_some() { one::THREADS } else { few::threads(self.features) }
+        if self.resident.is_some() { resident::THREADS } else { few::threads(self.features) }
     }
 
     /// Rows and columns of a tile of a matrix product, and the threads that make it: as in kernels/dense.cu.
@@ -189,9 +195,9 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("LARGE", switches.large as usize),
         ("SPLIT", switches.split as usize),
         ("FEW", switches.few as usize),
-        ("ONE", switches.one.is_some() as usize),
+        ("RESIDENT", switches.resident.is_some() as usize),
         ("FEW_THREADS", switches.few_threads()),
-        ("CLUSTER", if switches.one.is_some() { one::CLUSTER } else { CLUSTER }),
+        ("CLUSTER", if switches.resident.is_some() { resident::CLUSTER } else { CLUSTER }),
         ("LANGEVIN", switches.langevin as usize),
         ("CONDITIONAL", switches.conditional as usize),
         ("WATCH", switches.watch as usize),
@@ -208,14 +214,17 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("LAYER_BYTES", size_of::<LayerData>()),
         ("READOUT_BYTES", size_of::<ReadoutData>()),
         ("NETWORK_BYTES", size_of::<NetworkData>()),
-        ("ONE_NETWORK_BYTES", size_of::<OneNetworkData>()),
+        ("RESIDENT_BYTES", size_of::<ResidentData>()),
         ("UPDATE_BYTES", size_of::<UpdateData>()),
         ("CONTEXT_BYTES", size_of::<ContextData>()),
         ("TILED_READOUT_BYTES", size_of::<TiledReadoutData>()),
         ("MOST_LAYERS", NetworkData::LAYERS),
         ("TILE", switches.tile),
     ];
-    let sizes = switches.one.map(|one| [("ATOMS", one.atoms), ("LAYERS", one.layers), ("HIDDEN", one.hidden)]);
+    let sizes = switches.resident.map(|sizes| {
+        let ResidentSizes { atoms, clusters, pairs, layers, hidden } = sizes;
+        [("ATOMS", atoms), ("CLUSTERS", clusters), ("PAIRS_INSIDE", pairs), ("LAYERS", layers), ("HIDDEN", hidden)]
+    });
     let defines = defines.into_iter().chain(sizes.into_iter().flatten());
     options.extend(defines.map(|(name, value)| format!("-D{name}={value}")));
     options

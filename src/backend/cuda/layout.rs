@@ -318,21 +318,25 @@ impl NetworkData {
     pub const LAYERS: usize = 6;
 }
 
-/// The network for one cluster, as in `kernels/one.cuh`.
+/// The network for clusters that keep all weights, as in `kernels/resident.cuh`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct OneNetworkData {
-    pub tables: [Pointer; Self::LAYERS],
+pub(super) struct ResidentData {
+    pub filters: [FilterData; Self::LAYERS],
     pub epsilons: [f32; Self::LAYERS],
     pub weights: Pointer,
     pub embedding: Pointer,
     pub sent: Pointer,
-    pub filters: Pointer,
     pub kept: Pointer,
+    pub sums: Pointer,
+    pub pairs: Pointer,
+    pub distances: Pointer,
+    pub words: Pointer,
+    pub evaluations: Pointer,
     pub last_bias: f32,
 }
 
-impl OneNetworkData {
+impl ResidentData {
     /// Most layers.
     pub const LAYERS: usize = NetworkData::LAYERS;
 }

@@ -7,9 +7,9 @@ use super::kernels::Switches;
 use super::launch::Sink;
 use super::layout::{Parameters, Pointer};
 use super::many::Many;
-use super::one::One;
 use super::program::Program;
 use super::radial;
+use super::resident::Resident;
 use super::tiled::{self, Tiled};
 use super::weights::{REDUCED_SLICE, SLICE, Weights, padded};
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ pub(super) struct Network {
 }
 
 enum Way {
-    One(Box<One>),
+    Resident(Box<Resident>),
     Few(Box<Few>),
     Tiled(Box<Tiled>),
     Many(Box<Many>),
@@ -44,11 +44,15 @@ impl Network {
             return Ok((switches, Program::load(device, &switches)?));
         }
         let switches = Self::switches(device, model, atoms, langevin, true);
-        if let Some(sizes) = One::takes(device, model, atoms).filter(|_| switches.few && open) {
-            let switches = Switches { one: Some(sizes), ..switches };
-            let mut program = Program::load(device, &switches)?;
-            if One::fits(&mut program, model, &sizes)? {
-                return Ok((switches, program));
+        if let Some(sizes) = Resident::takes(device, model, atoms).filter(|_| switches.few && open) {
+            let compiled_for = |sizes| Switches { resident: Some(sizes), radial: true, ..switches };
+            let mut program = Program::load(device, &compiled_for(sizes))?;
+            let fitting = Resident::fitting(device, &mut program, model, sizes)?;
+            if let Some(fitting) = fitting.filter(|fitting| *fitting != sizes) {
+                program = Program::load(device, &compiled_for(fitting))?;
+            }
+            if let Some(fitting) = fitting {
+                return Ok((compiled_for(fitting), program));
             }
         }
         let mut program = Program::load(device, &switches)?;
@@ -83,7 +87,7 @@ impl Network {
             tile: if reduced { tiled::reduced_tile(device, features) } else { tiled::TILE },
             large: atoms >= 2048,
             few,
-            one: None,
+            resident: None,
             split: !few && atoms <= 512,
             langevin,
             conditional: device.has_conditional_nodes(),
@@ -109,8 +113,8 @@ impl Network {
     ) -> Result<Self> {
         let weights = Weights::new(device, model, switches, atomic_numbers)?;
         let atoms = atomic_numbers.len();
-        let way = if let Some(sizes) = &switches.one {
-            Way::One(Box::new(One::new(device, program, model, &weights, sizes)?))
+        let way = if let Some(sizes) = &switches.resident {
+            Way::Resident(Box::new(Resident::new(device, program, model, &weights, sizes)?))
         } else if switches.few {
             Way::Few(Box::new(Few::new(device, program, &weights, atoms)?))
         } else {
@@ -132,7 +136,7 @@ impl Network {
     /// From pairs to energies and the gradients of pairs; of few atoms `what` is asked for.
     pub fn record(&self, sink: &mut impl Sink, p: &Parameters, what: What, again: Handle) -> Result<()> {
         match &self.way {
-            Way::One(one) => one.record(sink, p, what, again),
+            Way::Resident(resident) => resident.record(sink, p, what, again),
             Way::Few(few) => few.record(sink, p, what, again),
             Way::Tiled(tiled) => tiled.record(sink, p, &self.weights),
             Way::Many(many) => many.record(sink, p, &self.weights),

@@ -184,7 +184,7 @@ mod tests {
             tiled: false,
             large: false,
             few: false,
-            one: None,
+            resident: None,
             split: false,
             langevin: false,
             conditional: false,

@@ -2,6 +2,7 @@
 //! the order in which the lanes of a warp hold them.
 
 use super::device::Device;
+use super::kernels::Switches;
 use super::layout::{FilterData, Pointer};
 use super::memory::Buffer;
 use super::tiles::{split, unit};
@@ -12,7 +13,7 @@ use half::f16;
 use std::sync::Arc;
 
 /// Most radial functions.
-const FUNCTIONS: usize = 20;
+pub(super) const FUNCTIONS: usize = 20;
 
 /// Bytes of one layer's weights for one slice of channels, and of the radial functions.
 pub(super) const SLICE_BYTES: usize = 12 * 48 * 16 + FUNCTIONS * 8;
@@ -20,9 +21,31 @@ pub(super) const SLICE_BYTES: usize = 12 * 48 * 16 + FUNCTIONS * 8;
 /// The same for the adjoint in reduced precision.
 pub(super) const REDUCED_SLICE_BYTES: usize = 12 * 24 * 16 + FUNCTIONS * 8;
 
+/// For which kernels weights lie as they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// Of many atoms: slices of 32 channels.
+    Slices,
+    /// The same in reduced precision.
+    Reduced,
+    /// Of few atoms whose blocks own eight channels each.
+    Eights,
+}
+
+impl Packing {
+    pub fn of(switches: &Switches) -> Self {
+        match switches {
+            Switches { resident: Some(_), .. } => Packing::Eights,
+            Switches { reduced: true, .. } => Packing::Reduced,
+            _ => Packing::Slices,
+        }
+    }
+}
+
 /// One layer's filter on the device.
 pub(super) struct Radial {
-    /// `[slice][3][4 tiles]` of `[32 lanes][8]` and `[32 lanes][4]`; of reduced precision see [`reduced_weights`].
+    /// Of slices `[slice][3][4 tiles]` of `[32 lanes][8]` and `[32 lanes][4]`, of eights with one tile for each eight channels; of
+    /// reduced precision see [`reduced_weights`].
     weights: Buffer<u16>,
     /// `[FUNCTIONS]` of centre (Å) and γ / ln 2 (Å⁻²).
     functions: Buffer<f32>,
@@ -36,7 +59,13 @@ pub(super) fn takes(filter: &RadialFilter) -> bool {
 
 impl Radial {
     /// `wide`: channels with padding. The filter is one that [`takes`] has seen.
-    pub fn new(device: &Arc<Device>, filter: &RadialFilter, layer: usize, wide: usize, reduced: bool) -> Result<Self> {
+    pub fn new(
+        device: &Arc<Device>,
+        filter: &RadialFilter,
+        layer: usize,
+        wide: usize,
+        packing: Packing,
+    ) -> Result<Self> {
         let gaussian = filter.gaussian(layer).expect("only such filters come here");
         let mut functions = vec![0.0; 2 * FUNCTIONS];
         for (k, (m, gamma)) in gaussian.centers.iter().zip(gaussian.gammas).enumerate() {
@@ -44,8 +73,12 @@ impl Radial {
         }
         let unit = unit(gaussian.weight.iter().chain(gaussian.bias).copied());
         // Filters times what is gathered have 16 bits too: they shall be of the order of one.
-        let unit = if reduced { 256.0 * unit } else { unit };
-        let pack = if reduced { reduced_weights } else { packed };
+        let unit = if packing == Packing::Reduced { 256.0 * unit } else { unit };
+        let pack = match packing {
+            Packing::Slices => slices,
+            Packing::Reduced => reduced_weights,
+            Packing::Eights => eights,
+        };
         Ok(Radial {
             weights: Buffer::from(device, &pack(&gaussian, wide, unit))?,
             functions: Buffer::from(device, &functions)?,
@@ -102,17 +135,35 @@ fn reduced_weights(filter: &GaussianFilter, wide: usize, unit: f64) -> Vec<u16> 
     packed
 }
 
-/// Weights over `unit` as the right factor of m16n8k16 products, see `factor` and `filter` in kernels/radial.cuh: a lane (column
-/// n = lane / 4, c = lane % 4) has in its six registers, two numbers each, what goes with its functions' lo, then hi, twice each; with
-/// hi, twice; with (hi, hi) and (lo, cutoff) of the last function.
-fn packed(filter: &GaussianFilter, wide: usize, unit: f64) -> Vec<u16> {
+/// See [`packed`]: four tiles a slice, so that a lane has four neighbouring channels of two of them.
+fn slices(filter: &GaussianFilter, wide: usize, unit: f64) -> Vec<u16> {
+    packed(filter, wide / SLICE, 4, unit, |slice, tile, column| {
+        slice * SLICE + tile / 2 * 16 + column / 2 * 4 + tile % 2 * 2 + column % 2
+    })
+}
+
+/// See [`packed`]: a tile for each eight channels.
+fn eights(filter: &GaussianFilter, wide: usize, unit: f64) -> Vec<u16> {
+    packed(filter, wide / 8, 1, unit, |eight, _, column| eight * 8 + column)
+}
+
+/// Weights over `unit` as the right factor of m16n8k16 products, `[slices][3][tiles]`, see `factor` and `filter` in kernels/radial.cuh: a
+/// lane (column n = lane / 4, c = lane % 4) has in its six registers, two numbers each, what goes with its functions' lo, then hi, twice
+/// each; with hi, twice; with (hi, hi) and (lo, cutoff) of the last function. `channel`: of a slice's tile and column.
+fn packed(
+    filter: &GaussianFilter,
+    slices: usize,
+    tiles: usize,
+    unit: f64,
+    channel: impl Fn(usize, usize, usize) -> usize,
+) -> Vec<u16> {
     let (count, features) = (filter.centers.len(), filter.bias.len() / 3);
-    let mut packed = Vec::with_capacity(wide * 3 * 48);
-    for place in 0..wide / SLICE * 3 * 4 * 2 * 32 {
-        let (slice, third, tile) = (place / 768, place / 256 % 3, place / 64 % 4);
+    let mut packed = Vec::with_capacity(slices * 3 * tiles * 384);
+    for place in 0..slices * 3 * tiles * 2 * 32 {
+        let (slice, third, tile) = (place / (192 * tiles), place / (64 * tiles) % 3, place / 64 % tiles);
         let (half, lane) = (place / 32 % 2, place % 32);
         let (column, c) = (lane / 4, lane % 4);
-        let channel = slice * SLICE + tile / 2 * 16 + column / 2 * 4 + tile % 2 * 2 + column % 2;
+        let channel = channel(slice, tile, column);
         let known = channel < features;
         let output = third * features + channel;
         let of = |function: usize| {

@@ -4,7 +4,7 @@ use super::device::Device;
 use super::kernels::{CLUSTER, Switches};
 use super::layout::{FilterData, Mixing, Pointer, TilesData};
 use super::memory::Buffer;
-use super::radial::Radial;
+use super::radial::{Packing, Radial};
 use super::tiles;
 use crate::backend::padding::Padding;
 use crate::error::Result;
@@ -66,7 +66,7 @@ pub(super) enum Filter {
 impl Filter {
     fn new(device: &Arc<Device>, model: &Model, layer: usize, switches: &Switches) -> Result<Self> {
         Ok(if switches.radial {
-            Filter::Radial(Radial::new(device, &model.filter, layer, switches.features, switches.reduced)?)
+            Filter::Radial(Radial::new(device, &model.filter, layer, switches.features, Packing::of(switches))?)
         } else {
             Filter::Table(Buffer::from(device, &table(model.filter_table(), layer, switches.features))?)
         })
@@ -252,14 +252,14 @@ enum Layout {
     Panels,
     /// As tiles of atoms take them, see [`tiles::packed`]; in reduced precision without what 16 bits leave.
     Tiles { reduced: bool },
-    /// Not here: the network for one cluster packs its own.
+    /// Not here: the network for clusters that keep all weights packs its own.
     Elsewhere,
 }
 
 impl Layout {
     fn of(switches: &Switches) -> Self {
         match switches {
-            Switches { one: Some(_), .. } => Layout::Elsewhere,
+            Switches { resident: Some(_), .. } => Layout::Elsewhere,
             Switches { few: true, .. } => Layout::Panels,
             Switches { tiled: true, reduced, .. } => Layout::Tiles { reduced: *reduced },
             _ => Layout::Rows,

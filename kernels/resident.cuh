@@ -1,26 +1,37 @@
-// Dense layers of a system that one cluster takes as a whole, for as few atoms as find room: ARCHITECTURE.md says how.
+// Dense layers of few atoms by clusters that keep all weights, for as few atoms as find room: ARCHITECTURE.md says how.
 //
-// Each block owns OWN channels of all atoms. What it needs of a layer's weights lies in its shared memory for the whole launch,
-// in tiles of 8 x 8: its own channels against eight of all. A layer goes one of two ways, and its transpose the other:
+// A cluster takes its own atoms through all dense layers. Each of its blocks owns OWN channels of them. What it needs of a layer's
+// weights lies in its shared memory for the whole launch, in tiles of 8 x 8: its own channels against eight of all. A layer goes one
+// of two ways, and its transpose the other:
 //   gather  every block gives its channels of the inputs to all, and computes its own channels of the outputs
 //   spread  every block has its own channels of the inputs, and gives each owner of outputs its part of them
 // Rows of products are atoms, or atoms of each component of vectors. Two of them that follow one another are a pair of rows:
 // what a lane gives to a product or gets from it, four numbers, belongs to one pair. So factors and sums travel as lanes have
 // them. Tensor cores multiply as in mma.cuh. No exchange waits for more than the numbers that it brings.
 //
-// The number of atoms is a constant here: nearly all places are then known when the kernel is compiled, and of so short a step
-// every instruction counts.
+// The numbers of atoms and of clusters are constants here: nearly all places are then known when the kernel is compiled, and of so
+// short a step every instruction counts.
 #pragma once
 #include "cluster.cuh"
 #include "mma.cuh"
+#include "message.cuh"
 
 #define WARPS (FEW_THREADS / 32)
 #define OWN 8
 static_assert(FEATURES == OWN * CLUSTER && WARPS == CLUSTER && !STUDENT, "a block owns as many channels as a product has columns");
-// Pairs of rows of scalars and of vectors, and of atoms.
-#define ROWS ((ATOMS + 1) / 2)
+// Atoms of a cluster, at most.
+#define GROUP ((ATOMS + CLUSTERS - 1) / CLUSTERS)
+// Warps that share an atom's pairs.
+#define MEMBERS (WARPS / GROUP < (ATOMS + 14) / 16 ? WARPS / GROUP : (ATOMS + 14) / 16)
+// Numbers of a layer's filter: weights of the own channels as right factors, and the radial functions, see radial.cuh.
+#define FILTER_FLOATS (3 * 48 * 4 + 40)
+// Pairs of rows of scalars and of vectors.
+#define ROWS ((GROUP + 1) / 2)
 #define VECTOR_ROWS (3 * ROWS)
-#define ALL_PAIRS (ATOMS * (ATOMS - 1) / 2)
+// Pairs of atoms of which an atom, or one of the cluster, is the first, at most: the first PAIRS_INSIDE are in shared memory.
+#define MOST_PAIRS (ATOMS - 1)
+#define ALL_PAIRS (GROUP * MOST_PAIRS)
+#define ROOMY (PAIRS_INSIDE >= ALL_PAIRS)
 // Floats of a tile of weights, and of a pair of rows of OWN channels.
 #define TILE_FLOATS 64
 #define PAIR_FLOATS (2 * OWN)
@@ -57,47 +68,52 @@ static_assert(FEATURES == OWN * CLUSTER && WARPS == CLUSTER && !STUDENT, "a bloc
 #define BIASES_AT (READOUT_AT + HIDDEN_OWNERS * TILE_FLOATS)
 #define WEIGHT_FLOATS (BIASES_AT + LAYERS * LAYER_BIASES + 2 * OWN)
 
-// The network, see src/backend/cuda/one.rs.
-struct OneNetwork {
-    const float* tables[MOST_LAYERS];
+// The network, see src/backend/cuda/resident.rs.
+struct Resident {
+    Filter filters[MOST_LAYERS]; // weights of each block's channels, [CLUSTER][3][48]
     float epsilons[MOST_LAYERS];
     const float* weights;   // [CLUSTER][WEIGHT_FLOATS]
     const float* embedding; // [elements][F]
     const float* sent;      // [elements][3F], what atoms send into the first layer
-    float* filters;         // [CLUSTER][layers][2][3][pairs of atoms][OWN]
-    float* kept;            // [CLUSTER][layers][KEPT][FEW_THREADS]
+    float* kept;            // [blocks][layers][KEPT][FEW_THREADS]
+    float* sums;            // [blocks][layers but the first][pairs][4], gradients of pairs
+    float4* pairs;          // [blocks][pairs], those that have no room in shared memory
+    float* distances;       // likewise, three numbers each
+    float4* words;          // see resident_words.cuh
+    unsigned* evaluations;  // so far, in this and earlier launches
     float last_bias;
 };
 
-static_assert(sizeof(OneNetwork) == ONE_NETWORK_BYTES, "host and device disagree on what they share");
+static_assert(sizeof(Resident) == RESIDENT_BYTES, "host and device disagree on what they share");
 
 // Strides of what all atoms have in shared memory, so that lanes which read together meet in no bank.
 #define SENDER_STRIDE 56
 #define GRADIENT_STRIDE 40
-// A record of an atom's force (three float64), repulsion (float64) and energy.
-#define FORCE_FLOATS 12
 
 __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
 
-// Shared memory of a block, where everything begins, in floats. As in src/backend/cuda/one.rs. Exchanges arrive in four places, the
-// first three of which are one for vectors. Each is written again two exchanges later at the earliest.
+// Shared memory of a block, where everything begins, in floats. As in src/backend/cuda/resident.rs. Exchanges arrive in four places,
+// the first three of which are one for vectors. Each is written again two exchanges later at the earliest. Sums over some of the
+// inputs of a layer have the place of what all atoms send each other: nobody needs both.
 constexpr int SCALARS = CLUSTER * ROWS * PAIR_FLOATS;
 constexpr int WEIGHTS = 4; // behind two barriers
 constexpr int VECTORS = WEIGHTS + WEIGHT_FLOATS;
 constexpr int THIRD = VECTORS + SCALARS;
 constexpr int OTHER = VECTORS + 3 * SCALARS;
-constexpr int PARTS_AT = OTHER + SCALARS; // sums over some of the inputs, or filters of all pairs
-constexpr int OPERAND = PARTS_AT + larger(WARPS * 3 * 8 * PAIR_FLOATS, 3 * OWN * ALL_PAIRS); // a spread layer's inputs, split
+constexpr int PARTS_AT = OTHER + SCALARS;
+constexpr int ALL = PARTS_AT; // [atoms][SENDER_STRIDE]: x (3), μ (3); or [atoms][GRADIENT_STRIDE]: g_q, g_μ (3)
+constexpr int FILTERS = PARTS_AT + larger(WARPS * 3 * 8 * PAIR_FLOATS, SENDER_STRIDE * ATOMS); // [LAYERS][FILTER_FLOATS]
+constexpr int OPERAND = FILTERS + LAYERS * FILTER_FLOATS; // a spread layer's inputs, split
 constexpr int OPERAND_FLOATS = MIX_TILES * VECTOR_ROWS * PAIR_FLOATS;
-constexpr int GATHERED = OPERAND + 2 * OPERAND_FLOATS; // [atoms][6][OWN], messages or their adjoint
-constexpr int SENDERS = GATHERED + 6 * OWN * ATOMS;    // [atoms][SENDER_STRIDE]: x (3), μ (3)
-constexpr int GRADIENTS = SENDERS + SENDER_STRIDE * ATOMS;  // [atoms][GRADIENT_STRIDE]: g_q, g_μ (3)
-constexpr int PAIRS = GRADIENTS + GRADIENT_STRIDE * ATOMS;  // [pairs][4]: û from the lower to the higher atom, distance
-constexpr int SUMS = PAIRS + 4 * ALL_PAIRS;                 // [atoms][atoms][4]: gradients of the directed pairs, by senders
-constexpr int FORCES = SUMS + 4 * ATOMS * ATOMS;            // [atoms][FORCE_FLOATS]
-constexpr int ENERGIES = FORCES + FORCE_FLOATS * ATOMS;     // [atoms]: the own hidden channels' part
-constexpr int PLACES = ENERGIES + 2 * ROWS;                 // [pairs][2]: interval of the filter table (none: -1), place in it
-constexpr int REST = PLACES + 2 * ALL_PAIRS + 2 * (ALL_PAIRS % 2);
+constexpr int GATHERED = OPERAND + 2 * OPERAND_FLOATS; // [WARPS][6][OWN], messages or their adjoint
+constexpr int SENT = GATHERED + 6 * OWN * WARPS;        // [GROUP][6][OWN], what the own atoms sent, on the way back
+constexpr int PAIRS = SENT + 6 * OWN * GROUP;           // [PAIRS_INSIDE][4]: û from the own atom to the other, its number
+constexpr int DISTANCES = PAIRS + 4 * PAIRS_INSIDE;     // [PAIRS_INSIDE][3]: the pair's distance, f_c, its derivative
+constexpr int COUNTS = DISTANCES + 3 * PAIRS_INSIDE;    // [GROUP], pairs of each atom
+constexpr int FIRSTS = COUNTS + GROUP;                  // [GROUP + 1], its first one
+constexpr int ENERGIES = FIRSTS + GROUP + 1;            // [GROUP]: the own hidden channels' part
+constexpr int NOISE = (ENERGIES + GROUP + 3) / 4 * 4;   // [ATOMS][3], float64: the bath's random numbers
+constexpr int REST = NOISE + (6 * ATOMS + 3) / 4 * 4;
 
 __device__ inline float* room(int at)
 {
@@ -107,16 +123,27 @@ __device__ inline float* room(int at)
 
 __device__ inline Exchange make_exchange(int count) { return {(unsigned long long*)room(0), count}; }
 
+// The cluster's atoms.
+struct Atoms {
+    int first, count;
+};
+
+__device__ inline Atoms own_atoms()
+{
+    int cluster = here(blockIdx.x) / CLUSTER, first = cluster * ATOMS / CLUSTERS;
+    return {first, (cluster + 1) * ATOMS / CLUSTERS - first};
+}
+
 // Thread (atom, channel) owns that channel of the atom, and has its places in what all owners share. Lanes of a quad have a pair
 // of atoms, and channels c and c + 4 of them: a left factor of a product. Warps beyond the last atom own nothing.
 struct Owner {
-    int atom, channel;  // counted in the block
+    int atom, channel;  // counted in the cluster, and in the block
     bool sends;         // some lane of its quad is an atom's
     int element, input; // of a pair of rows, as products have their sums and take their left factors
-    __device__ bool mine() const { return atom < ATOMS; }
+    __device__ bool mine() const { return atom < own_atoms().count; }
 };
 
-#define OWNING_THREADS ((ATOMS + 3) / 4 * 32)
+#define OWNING_THREADS ((GROUP + 3) / 4 * 32)
 __device__ inline bool owns() { return threadIdx.x < OWNING_THREADS; }
 
 __device__ inline Owner make_owner()
@@ -187,7 +214,8 @@ template <int N, int PAIRS_OF_ROWS, int SENDERS_OF_ROWS> __device__ inline void 
 #pragma unroll 2
     for (int k = 0; k < most; k++) {
         if (SENDERS_OF_ROWS % slabs != 0 && from + k >= to) break;
-        float4 left = x[k * PAIRS_OF_ROWS * 4];
+        // Behind the last rows is something else.
+        float4 left = PAIRS_OF_ROWS % 8 == 0 || block * 32 + lane < PAIRS_OF_ROWS * 4 ? x[k * PAIRS_OF_ROWS * 4] : zero4();
 #pragma unroll
         for (int n = 0; n < N; n++) add_product(sums[n], left, w[(k * N + n) * TILE_FLOATS], w[(k * N + n) * TILE_FLOATS + 32]);
     }
