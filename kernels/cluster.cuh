@@ -90,21 +90,33 @@ __device__ inline void everyone(unsigned* barrier)
 }
 
 // Writes three numbers and a tag to memory where other clusters look for them, all at once or not at all: who sees the tag sees the
-// numbers. Nothing else is ordered by it.
+// numbers. Nothing else is ordered by it. Compilers before CUDA 12.3 have no name for that; they are told to store four numbers, which
+// these devices do at once too where the place is a multiple of 16 bytes.
+#define WHOLE_WORDS (__CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1203)
 __device__ inline void post(float4* at, float x, float y, float z, unsigned tag)
 {
+#if WHOLE_WORDS
     asm volatile("{ .reg .b64 low, high; .reg .b128 word; mov.b64 low, {%1, %2}; mov.b64 high, {%3, %4};"
                  "  mov.b128 word, {low, high}; st.relaxed.gpu.global.b128 [%0], word; }"
                  :: "l"(at), "f"(x), "f"(y), "f"(z), "r"(tag) : "memory");
+#else
+    asm volatile("st.volatile.global.v4.b32 [%0], {%1, %2, %3, %4};"
+                 :: "l"(at), "r"(__float_as_uint(x)), "r"(__float_as_uint(y)), "r"(__float_as_uint(z)), "r"(tag) : "memory");
+#endif
 }
 
 // What is there now; whether it has `tag` is for the caller to see, who looks again.
 __device__ inline float4 look(const float4* at, unsigned tag)
 {
     float4 v;
+#if WHOLE_WORDS
     asm volatile("{ .reg .b64 low, high; .reg .b128 word; ld.relaxed.gpu.global.b128 word, [%4]; mov.b128 {low, high}, word;"
                  "  mov.b64 {%0, %1}, low; mov.b64 {%2, %3}, high; }"
                  : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(at) : "memory");
+#else
+    asm volatile("ld.volatile.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(at) : "memory");
+#endif
     return v;
 }
 
