@@ -4,11 +4,13 @@
 //   FEATURES      F, padded with zeros to a multiple of 32 (32 to 256)
 //   STUDENT       1: scalars are sent as they are and vectors are mixed in Cartesian space; 0: painn
 //   TABLE_SHARED  1: a block keeps the filter table of its 32 channels in shared memory; 0: it is read through the caches
-//   RADIAL        1: filters of many atoms come from the radial functions, see radial.cuh; 0: from a table
+//   RADIAL        1: filters come from the radial functions, see radial.cuh, of few atoms only with RESIDENT; 0: from a table
 //   LARGE         1: tiles of matrix products for many atoms
 //   SPLIT         1: the network for many has so few atoms that only latency counts; never with LARGE
 //   FEW           1: clusters of blocks take few atoms through a layer, see few.cu
 //   RESIDENT      1: clusters that keep all weights take few atoms through their steps, see resident.cu; only with FEW
+//                 there, of ATOMS atoms in CLUSTERS clusters, whose first PAIRS_INSIDE pairs lie in shared memory; of a network of
+//                 LAYERS layers with HIDDEN channels in its readout
 //   CLUSTER       blocks of a cluster, of FEW_THREADS threads
 //   LANGEVIN      1: a heat bath acts in every step
 //   CONDITIONAL   1: the driver knows conditional graph nodes
@@ -20,7 +22,7 @@
 //   REPLICAS      1: the atoms are those of many systems, see replicas.cu; never with FEW
 //
 // Arrays of vectors over atoms are [N][3] in float64 and [N][3][F] in float32. Nothing here adds floating-point numbers
-// with atomics, and every sum has an order that the size of the system alone decides: the same run gives the same bits.
+// with atomics, and every sum has an order that the size of the system and the device alone decide: the same run gives the same bits.
 // The compiler may not contract a*b+c (--fmad=false): where fusing pays it is written out, and everything else agrees
 // with the CPU to the bit.
 #pragma once

@@ -21,7 +21,7 @@
 static_assert(FEATURES == OWN * CLUSTER && WARPS == CLUSTER && !STUDENT, "a block owns as many channels as a product has columns");
 // Atoms of a cluster, at most.
 #define GROUP ((ATOMS + CLUSTERS - 1) / CLUSTERS)
-// Warps that share an atom's pairs.
+// Warps that share an atom's pairs, sixteen each at a time: no more than there are, and than it can have pairs for.
 #define MEMBERS (WARPS / GROUP < (ATOMS + 14) / 16 ? WARPS / GROUP : (ATOMS + 14) / 16)
 // Numbers of a layer's filter: weights of the own channels as right factors, and the radial functions, see radial.cuh.
 #define FILTER_FLOATS (3 * 48 * 4 + 40)

@@ -256,7 +256,8 @@ impl Bench<'_> {
             "machine": machine.json(),
             "backend": match self.device { Device::Cpu => "cpu", Device::Cuda(_) => "cuda" },
             "precision": self.arguments.precision,
-            "filters": "table",
+            // On a GPU the kernels decide.
+            "filters": match self.device { Device::Cpu => Some("table"), Device::Cuda(_) => None },
             "model": {
                 "name": model.name,
                 "sha256": model.hash,
