@@ -38,7 +38,7 @@ struct Work {
     Rows hidden;  // [TILE] rows of F
     Rows wide;    // [TILE] rows of 3F, in the place of `vectors`
     Rows both;    // [3][TILE] rows of 2F, all over the others
-    float4* kept; // [slots][OWN_BLOCKS][LANE_ROWS][TILE_THREADS]
+    float4* kept; // [slots][OWN_BLOCKS][SHARED_ROWS][TILE_THREADS]
     int first;    // atom's row of the tile's first one
     int atoms;
 
@@ -66,7 +66,7 @@ __device__ inline Work make_work(const Parameters& p, float* memory, float4* kep
     b.hidden = {memory + TILE * (3 * wide + double_wide), units + 4 * TILE, wide};
     b.wide = {memory, units, 3 * FEATURES + ROW_PADDING};
     b.both = {memory, units, double_wide};
-    b.kept = kept + (long long)blockIdx.x * KEPT * OWN_BLOCKS * LANE_ROWS * TILE_THREADS;
+    b.kept = kept + (long long)blockIdx.x * KEPT * OWN_BLOCKS * SHARED_ROWS * TILE_THREADS;
     b.first = 0;
     b.atoms = p.atoms;
     return b;
@@ -75,7 +75,7 @@ __device__ inline Work make_work(const Parameters& p, float* memory, float4* kep
 // A thread's own place for what it keeps of its n-th block of columns.
 __device__ inline float4& kept(const Work& b, int slot, int n, int half)
 {
-    return b.kept[((slot * OWN_BLOCKS + n) * LANE_ROWS + half) * TILE_THREADS + tile_thread()];
+    return b.kept[((slot * OWN_BLOCKS + n) * SHARED_ROWS + half) * TILE_THREADS + tile_thread()];
 }
 
 // Calls `visit(n, block, channel)` for a warp's blocks of 16 channels; `channel` is the lane's first of four.
@@ -83,7 +83,7 @@ template <class Visit> __device__ inline void each_block(Visit visit)
 {
 #pragma unroll 1
     for (int n = 0; n < OWN_BLOCKS; n++) {
-        int block = warp_of_block() + n * TILE_WARPS;
+        int block = first_block() + 8 * n;
         if (block < CHANNEL_BLOCKS) visit(n, block, 16 * block + lane_of_tile() % 4 * 4);
     }
 }
@@ -165,6 +165,7 @@ template <bool BACK> __device__ inline void update_hidden(const Work& b, const U
         Sums<3, 1> all_v, all_y;
         int block_of_y = CHANNEL_BLOCKS + block;
         multiply(all_v, b.vectors, own.mix, FEATURES, &block);
+        if (SHARES > 1) __syncthreads();
         multiply(all_y, b.vectors, own.mix, FEATURES, &block_of_y);
         each_row([&](int half, int row) {
             float4 v[3], y[3];
@@ -317,7 +318,7 @@ __device__ inline void update_back(const Work& b, const Update& own, const float
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < OWN_BLOCKS; n++) {
-        int block = warp_of_block() + n * TILE_WARPS, channel = 16 * block + lane_of_tile() % 4 * 4;
+        int block = first_block() + 8 * n, channel = 16 * block + lane_of_tile() % 4 * 4;
         if (block >= CHANNEL_BLOCKS) continue;
         each_group([&](int first) {
             Taken<3> vectors = take<3>(b, KEEP_V, n, first);

@@ -5,6 +5,7 @@
 //   STUDENT       1: scalars are sent as they are and vectors are mixed in Cartesian space; 0: painn
 //   TABLE_SHARED  1: a block keeps the filter table of its 32 channels in shared memory; 0: it is read through the caches
 //   RADIAL        1: filters come from the radial functions, see radial.cuh, of few atoms only with RESIDENT; 0: from a table
+//   SLICED        1: with RADIAL, a block of messages has one slice of 32 channels, so that there are more of them; 0: one after the other
 //   LARGE         1: tiles of matrix products for many atoms
 //   SPLIT         1: the network for many has so few atoms that only latency counts; never with LARGE
 //   FEW           1: clusters of blocks take few atoms through a layer, see few.cu
@@ -30,7 +31,7 @@
 #define FULL 0xffffffffu
 #define SLICES (FEATURES / 32)
 // In so many parts, each of some channels, a pair's gradients are made; with RADIAL one lane adds them up.
-#define PARTS (RESIDENT ? 1 : FEW ? CLUSTER : RADIAL ? 1 : SLICES)
+#define PARTS (RESIDENT ? 1 : FEW ? CLUSTER : RADIAL && !SLICED ? 1 : SLICES)
 
 // Why nothing more may happen; 0 is good.
 #define STATUS_CAPACITY 1 // the list needs room for `needed` pairs: the host gives it and goes on with the same step

@@ -2,7 +2,8 @@
 //
 // One warp an atom, 32 channels and 16 pairs at a time. Blocks walk over all rows once for each slice of 32 channels, whose filter
 // weights are then in their shared memory. Their warps stand side by side, and the blocks too, so that what they gather is near.
-// The same warp comes to an atom in every slice: so a pair's gradient is added up slice by slice by one lane. While a warp works
+// The same warp comes to an atom in every slice: so a pair's gradient is added up slice by slice by one lane. Where atoms are few (SLICED) a
+// block has one slice, and pairs have a gradient of each. While a warp works
 // on 16 pairs, the next ones come to shared memory, zeros where a row has no more. Sums: lane g, of eight, adds the pairs 16 n + g
 // and 16 n + 8 + g of the row in order, then the lanes are added; so the grid changes no bit.
 #include "radial.cuh"
@@ -15,6 +16,25 @@ static_assert(!STUDENT, "a student's filters are no linear map of the radial fun
 #define ADJOINT_THREADS 256
 #define RADIAL_MEMORY (FILTER_TILES * 48 + FUNCTIONS / 2)
 
+// What a warp does: from which slice on and before which one; its first row, and how far it is to the next one. A block has so many warps
+// or, with one slice, fewer: no more than rows are there for.
+struct Part {
+    int begin, end, first, stride;
+};
+
+__device__ inline Part own_part(int warps)
+{
+    int slice = 0, end = SLICES, block = blockIdx.x, blocks = gridDim.x;
+    if (SLICED) {
+        slice = block % SLICES;
+        end = slice + 1;
+        block /= SLICES;
+        blocks /= SLICES;
+        warps = blockDim.x / 32;
+    }
+    return {slice, end, block * warps + (int)threadIdx.x / 32, blocks * warps};
+}
+
 // The formulas are those of message.cu.
 template <bool FIRST>
 __device__ inline void messages(const Parameters& p, const Filter& filters, const float* x, const float* mu, const float* q,
@@ -24,13 +44,14 @@ __device__ inline void messages(const Parameters& p, const Filter& filters, cons
     __shared__ float4 memory[RADIAL_MEMORY];
     __shared__ Pair room[WARPS][2][16];
     if (p.control->status != 0) return;
-    int lane = warp_lane(), g = lane / 4, first = blockIdx.x * WARPS + threadIdx.x / 32, stride = gridDim.x * WARPS;
+    const Part part = own_part(WARPS);
+    int lane = warp_lane(), g = lane / 4, first = part.first, stride = part.stride;
     Pair(*tiles)[16] = room[threadIdx.x / 32];
     // Lanes of odd pairs begin with the other 16 channels: eight lanes then read from all banks of the cache.
     bool odd = g & 1;
     int near = odd ? 16 : 0, far = 16 - near;
 #pragma unroll 1
-    for (int slice = 0; slice < SLICES; slice++) {
+    for (int slice = part.begin; slice < part.end; slice++) {
         // Zeros that the slice before asked for behind its last row.
         all_arrived();
         __syncthreads();
@@ -253,15 +274,17 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
     float4* room = block_room + RADIAL_MEMORY + threadIdx.x / 32 * ADJOINT_ROOM(FIRST);
     Pair(*tiles)[16] = (Pair(*)[16])room;
     float4(*owns)[ROWS][8] = (float4(*)[ROWS][8])(room + 64), (*along)[8] = owns[2];
-    int lane = warp_lane(), g = lane / 4, first = blockIdx.x * WARPS + threadIdx.x / 32, stride = gridDim.x * WARPS;
+    const Part part = own_part(WARPS);
+    int lane = warp_lane(), g = lane / 4, first = part.first, stride = part.stride;
 #pragma unroll 1
-    for (int slice = 0; slice < SLICES; slice++) {
+    for (int slice = part.begin; slice < part.end; slice++) {
         // Zeros that the slice before asked for behind its last row.
         all_arrived();
         __syncthreads();
         Radial radial = stage(filters, slice, block_room);
         __syncthreads();
-        bool adds = more || slice > 0;
+        bool adds = more || (!SLICED && slice > 0);
+        float4* gradients = p.gradients + (SLICED ? slice * p.capacity : 0);
         int channel = slice * 32 + lane % 4 * 4, turn = 0, flip = 0;
         Row row = row_at(p, FIRST, first);
         ask_pairs(p, tiles[0], row.begin, row.end);
@@ -296,7 +319,7 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
                 const Pair* mine = tiles[turn] + g + (lane & 2 ? 8 : 0);
                 bool leaves = at + (mine - tiles[turn]) < row.end;
                 float2 before = {0.0f, 0.0f};
-                if (adds && leaves) before = ((float2*)(p.gradients + mine->entry))[lane & 1];
+                if (adds && leaves) before = ((float2*)(gradients + mine->entry))[lane & 1];
                 Factors factors;
                 functions_of<true>(radial, *pairs[0], factors.low[0], factors.low[1]);
                 functions_of<true>(radial, *pairs[1], factors.high[0], factors.high[1]);
@@ -314,7 +337,7 @@ __device__ inline void messages_adjoint(const Parameters& p, const Filter& filte
                 float2 two = {keep_half(one.x, one.z, 1), keep_half(one.y, one.w, 1)};
                 if (leaves) {
                     float2 after = {before.x + two.x * filters.unit, before.y + two.y * filters.unit};
-                    ((float2*)(p.gradients + mine->entry))[lane & 1] = after;
+                    ((float2*)(gradients + mine->entry))[lane & 1] = after;
                 }
                 __syncwarp();
                 turn ^= 1;

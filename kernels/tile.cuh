@@ -1,5 +1,5 @@
 // Matrix products of a tile of atoms on the tensor cores, for many atoms: factors wait in shared memory, weights come through the
-// caches. A block has TILE atoms, 16, and eight warps; a warp makes, of every part of the columns, channels 16 at a time. (With 32 atoms weights
+// caches. A block has TILE atoms, 16, and eight warps or sixteen; a warp makes, of every part of the columns, channels 16 at a time. (With 32 atoms weights
 // come half as often, but a warp has twice the sums in its registers: it is slower.)
 //
 // Factors are 16 bits wide: each is split into hi + lo, and lo·hi + hi·lo + hi·hi is summed from zero for each 16 or 32 inputs, then
@@ -7,6 +7,8 @@
 // largest to between 2^10 and 2^11, and a whole matrix of weights to between 2^7 and 2^8: what is left out is less than
 // 2^-22 of the largest. With g = lane / 4 and c = lane % 4 a lane gives the inputs 16 k + 4 c and on of rows g and g + 8, and
 // has the four channels 4 c and on of both. src/backend/cuda/tiles.rs packs the weights to match.
+//
+// With 128 channels, and multiprocessors enough for a tile each, a block has sixteen warps: two of them share a block of channels.
 //
 // In reduced precision a factor is its hi alone: a product instead of three, and half as many weights. Sums then have no parts, which
 // leaves registers for tiles of 32 atoms, where the shared memory has room for them.
@@ -16,15 +18,20 @@
 // Rows of a tile that a lane has, and sixteens of them.
 #define LANE_ROWS (TILE / 8)
 #define TILE_PARTS (TILE / 16)
-#define TILE_THREADS 256
-#define TILE_WARPS (TILE_THREADS / 32)
-// So many of them on a multiprocessor: one computes while another one waits.
-#define TILE_BLOCKS (FEATURES <= 128 ? 2 : 1)
+#define TILE_THREADS (32 * TILE_WARPS)
+// Warps that share a block of channels: each multiplies its part of the inputs, then has its part of the rows.
+#define SHARES (TILE_WARPS / 8)
+#define SHARED_ROWS (LANE_ROWS / SHARES)
+// So many blocks of threads on a multiprocessor: one computes while another one waits.
+#define TILE_BLOCKS (FEATURES <= 128 && SHARES == 1 ? 2 : 1)
 // Blocks of 16 channels, and how many of them are a warp's at the most.
 #define CHANNEL_BLOCKS (FEATURES / 16)
-#define OWN_BLOCKS ((CHANNEL_BLOCKS + TILE_WARPS - 1) / TILE_WARPS)
+#define OWN_BLOCKS ((CHANNEL_BLOCKS + 7) / 8)
 // Rows in shared memory stand so far apart that those which lanes read together meet in no bank.
 #define ROW_PADDING 8
+// Numbers of a tile in shared memory, see `make_work`; behind them, for each warp, the sums that it gives another one.
+#define TILE_FLOATS (TILE * (6 * FEATURES + 5 * ROW_PADDING + 5))
+#define SHARED_SUMS 3
 
 // Weights [inputs][outputs] of a dense layer, see tiles.rs.
 struct Tiles {
@@ -49,6 +56,9 @@ struct Rows {
 __device__ inline int tile_thread() { return here(threadIdx.x); }
 __device__ inline int warp_of_block() { return tile_thread() >> 5; }
 __device__ inline int lane_of_tile() { return tile_thread() & 31; }
+// A warp's first block of channels, others follow in steps of eight; and which one of those that share them it is.
+__device__ inline int first_block() { return warp_of_block() % 8; }
+__device__ inline int share() { return SHARES == 1 ? 0 : warp_of_block() / 8; }
 
 __device__ inline float4 abs_max(float4 a, float4 b)
 {
@@ -158,6 +168,29 @@ __device__ inline void to_channels(Sums<COMPONENTS, BLOCKS>& sums, const Rows& l
         }
 }
 
+// Adds up what both warps with the same block have of a product: each gives the other's row and is left with the sum of its own. All
+// threads must call it; before the next time they must have waited for each other.
+template <int COMPONENTS, int BLOCKS> __device__ inline void add_shares(Sums<COMPONENTS, BLOCKS>& sums)
+{
+#if SHARES > 1
+    static_assert(SHARES == 2 && TILE == 16 && CHANNEL_BLOCKS == 8 && COMPONENTS * BLOCKS <= SHARED_SUMS, "two warps share two rows");
+    DYNAMIC_SHARED(float, memory);
+    float4* rooms = (float4*)(memory + TILE_FLOATS) + lane_of_tile();
+    float4 *mine = rooms + warp_of_block() * SHARED_SUMS * 32, *theirs = rooms + (warp_of_block() ^ 8) * SHARED_SUMS * 32;
+#pragma unroll
+    for (int k = 0; k < COMPONENTS * BLOCKS; k++) {
+        const float4* both = sums.of[k / BLOCKS][k % BLOCKS];
+        mine[32 * k] = share() == 0 ? both[1] : both[0];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < COMPONENTS * BLOCKS; k++) {
+        float4* both = sums.of[k / BLOCKS][k % BLOCKS];
+        both[0] = add(share() == 0 ? both[0] : both[1], theirs[32 * k]);
+    }
+#endif
+}
+
 #if REDUCED
 // sums = left · right, of `width` inputs, factors of 16 bits.
 template <int COMPONENTS, int BLOCKS>
@@ -212,9 +245,13 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
 template <int COMPONENTS, int BLOCKS>
 __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left, const Tiles& right, int width, const int* block)
 {
+    // Sixteen inputs, or two times sixteen where there are registers for it, go into a part before it is added.
+    const int STEPS = COMPONENTS * BLOCKS <= 2 ? 2 : 1;
     int lane = lane_of_tile(), g = lane / 4, c = lane % 4, steps = width / 16;
-    const unsigned* rows = (const unsigned*)left.pair(g) + 4 * c;
-    const uint4* weights = right.data + block[0] * 2 * steps * 32 + lane;
+    int from = SHARES == 1 ? 0 : steps / STEPS * share() / SHARES * STEPS;
+    int to = SHARES == 1 ? steps : steps / STEPS * (share() + 1) / SHARES * STEPS;
+    const unsigned* rows = (const unsigned*)left.pair(g) + 4 * c + 16 * from;
+    const uint4* weights = right.data + (block[0] * 2 * steps + from) * 32 + lane;
     uint4 next[BLOCKS][2];
     auto fetch = [&]() { fetch_step(next, weights, block, steps); };
     // Weights are on their way a step before they are needed, where there are registers for it.
@@ -224,10 +261,8 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
     for (int component = 0; component < COMPONENTS; component++)
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) sums.of[component][b][0] = sums.of[component][b][1] = zero4();
-    // Sixteen inputs, or two times sixteen where there are registers for it, go into a part before it is added.
-    const int STEPS = COMPONENTS * BLOCKS <= 2 ? 2 : 1;
 #pragma unroll 1
-    for (int k = 0; k < steps; k += STEPS) {
+    for (int k = from; k < to; k += STEPS) {
         float4 parts[COMPONENTS][BLOCKS][2];
 #pragma unroll
         for (int step = 0; step < STEPS; step++) {
@@ -266,22 +301,26 @@ __device__ inline void multiply(Sums<COMPONENTS, BLOCKS>& sums, const Rows& left
                 for (int t = 0; t < 2; t++) sums.of[component][b][t] = add(sums.of[component][b][t], parts[component][b][t]);
     }
     to_channels(sums, left, right, g);
+    add_shares(sums);
 }
 #endif
+
+// A lane's n-th row within the tile.
+__device__ inline int own_row(int n) { return 8 * (share() * SHARED_ROWS + n) + lane_of_tile() / 4; }
 
 // Goes through what a lane has: `visit(half, row)`, row within the tile.
 template <class Visit> __device__ inline void each_row(Visit visit)
 {
 #pragma unroll
-    for (int half = 0; half < LANE_ROWS; half++) visit(half, 8 * half + lane_of_tile() / 4);
+    for (int half = 0; half < SHARED_ROWS; half++) visit(half, own_row(half));
 }
 
 // The same some rows at a time, as many as registers allow: `visit(first)` may go through those from `first` on with group_rows.
-#define TOGETHER (TILE_PARTS == 1 ? 2 : 1)
+#define TOGETHER (TILE_PARTS == 1 && SHARES == 1 ? 2 : 1)
 template <class Visit> __device__ inline void each_group(Visit visit)
 {
 #pragma unroll
-    for (int first = 0; first < LANE_ROWS; first += TOGETHER) {
+    for (int first = 0; first < SHARED_ROWS; first += TOGETHER) {
         visit(first);
         if (TILE_PARTS > 1) __syncwarp();
     }
@@ -290,14 +329,14 @@ template <class Visit> __device__ inline void each_group(Visit visit)
 template <class Visit> __device__ inline void group_rows(int first, Visit visit)
 {
 #pragma unroll
-    for (int half = first; half < first + TOGETHER; half++) visit(half, 8 * half + lane_of_tile() / 4);
+    for (int half = first; half < first + TOGETHER; half++) visit(half, own_row(half));
 }
 
 // A warp's n-th block of channels. Where it has fewer, its last one again: a distance that is known costs no registers.
 __device__ inline int own_block(int n)
 {
-    int block = warp_of_block() + n * TILE_WARPS;
-    return CHANNEL_BLOCKS % TILE_WARPS == 0 ? block : min(block, CHANNEL_BLOCKS - 1);
+    int block = first_block() + 8 * n;
+    return CHANNEL_BLOCKS % 8 == 0 ? block : min(block, CHANNEL_BLOCKS - 1);
 }
 
 // X W for all of a warp's blocks of channels at once; `visit(n, channel, sums)`.
@@ -310,7 +349,7 @@ template <class Visit> __device__ inline void multiply_own(const Rows& left, con
     multiply(sums, left, right, width, blocks);
 #pragma unroll
     for (int n = 0; n < OWN_BLOCKS; n++)
-        if (warp_of_block() + n * TILE_WARPS < CHANNEL_BLOCKS)
+        if (first_block() + 8 * n < CHANNEL_BLOCKS)
             visit(n, 16 * own_block(n) + lane_of_tile() % 4 * 4, sums.of[0][n]);
 }
 
@@ -318,12 +357,19 @@ template <class Visit> __device__ inline void multiply_own(const Rows& left, con
 template <class Store>
 __device__ inline void dense_tile(const Rows& left, const Tiles& right, int width, Store store)
 {
+    const int blocks = right.outputs / 16;
 #pragma unroll 1
-    for (int block = warp_of_block(); 16 * block < right.outputs; block += TILE_WARPS) {
+    for (int first = 0; first < blocks; first += 8) {
+        int block = first + first_block(), there = min(block, blocks - 1);
+        // Warps that share a block wait for all others: those without one must come along.
+        if (SHARES == 1 && block != there) break;
         Sums<1, 1> sums;
-        multiply(sums, left, right, width, &block);
-        int column = 16 * block + lane_of_tile() % 4 * 4;
+        multiply(sums, left, right, width, &there);
+        int column = 16 * there + lane_of_tile() % 4 * 4;
         float4 bias = right.bias ? load4(right.bias + column) : zero4();
-        each_row([&](int half, int row) { store(row, column, add(bias, sums.of[0][0][half])); });
+        each_row([&](int half, int row) {
+            if (block == there) store(row, column, add(bias, sums.of[0][0][half]));
+        });
+        if (SHARES > 1) __syncthreads();
     }
 }

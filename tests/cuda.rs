@@ -285,11 +285,17 @@ fn many_atoms_are_no_other_case() {
     let Some(device) = device() else { return };
     let one = random_system(67, cell([9.0, 10.0, 11.0], [85.0, 95.0, 80.0], [true; 3]), 3);
     // With 64 features messages go through the pairs twice.
-    for (copies, features) in [([2, 1, 1], 32), ([3, 3, 1], 32), ([4, 3, 3], 64), ([4, 4, 4], 32)] {
+    // Where multiprocessors are few, atoms are many much sooner: then a block has all channels, and a tile half the warps.
+    let mut small = Device::open(0).unwrap();
+    Arc::get_mut(&mut small).expect("nobody else has it").multiprocessors = 4;
+    for (device, copies, features) in
+        [(&device, [2, 1, 1], 32), (&device, [3, 2, 1], 128), (&small, [4, 3, 3], 64), (&small, [4, 4, 4], 32)]
+    {
         let sizes = Sizes { features, layers: 2, radial: 5 };
         let model = ModelFile::random("painn-repulsive", sizes, 8).load().unwrap();
         let many = one.replicated(copies).unwrap();
-        compare(&device, &model, &many, &format!("{} atoms", many.len()));
+        let what = format!("{} atoms on {} multiprocessors", many.len(), device.multiprocessors);
+        compare(device, &model, &many, &what);
     }
 }
 

@@ -130,6 +130,8 @@ pub struct Switches {
     pub table_shared: bool,
     /// Filters straight from the radial functions, on tensor cores; with `few` only where there is `resident`, never with `table_shared`.
     pub radial: bool,
+    /// A block of messages has one slice of the channels; only with `radial`, never with `few` or `reduced`.
+    pub sliced: bool,
     /// Tiles of atoms go through all dense layers between two exchanges of messages; else dense layers are kernels of their
     /// own. Only of a `painn`, never with `few`.
     pub tiled: bool,
@@ -151,6 +153,8 @@ pub struct Switches {
     pub repulsion: bool,
     /// Atoms of a tile, 16, or 32 in reduced precision where they fit.
     pub tile: usize,
+    /// Warps that take a tile through dense layers: 8, or 16 where a multiprocessor has but one tile.
+    pub tile_warps: usize,
     /// Reduced precision; only with `radial` and `tiled`.
     pub reduced: bool,
     /// Many systems side by side; never with `few`.
@@ -163,7 +167,7 @@ impl Switches {
         match self {
             Switches { resident: Some(_), .. } => 1,
             Switches { few: true, .. } => CLUSTER,
-            Switches { radial: true, .. } => 1,
+            Switches { radial: true, sliced: false, .. } => 1,
             _ => self.features / SLICE,
         }
     }
@@ -192,6 +196,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("STUDENT", switches.student as usize),
         ("TABLE_SHARED", switches.table_shared as usize),
         ("RADIAL", switches.radial as usize),
+        ("SLICED", switches.sliced as usize),
         ("LARGE", switches.large as usize),
         ("SPLIT", switches.split as usize),
         ("FEW", switches.few as usize),
@@ -220,6 +225,7 @@ pub fn compile_options(architecture: &str, switches: &Switches) -> Vec<String> {
         ("TILED_READOUT_BYTES", size_of::<TiledReadoutData>()),
         ("MOST_LAYERS", NetworkData::LAYERS),
         ("TILE", switches.tile),
+        ("TILE_WARPS", switches.tile_warps),
     ];
     let sizes = switches.resident.map(|sizes| {
         let ResidentSizes { atoms, clusters, pairs, layers, hidden } = sizes;

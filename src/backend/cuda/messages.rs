@@ -9,6 +9,17 @@ use super::radial;
 use super::weights::SLICE;
 use crate::error::Result;
 
+/// Threads of a block that makes filters on tensor cores, but in the adjoint behind the first layer; as in
+/// `kernels/message_radial.cu`.
+const RADIAL_THREADS: u32 = 384;
+const ADJOINT_THREADS: u32 = 256;
+
+/// Whether blocks have one slice of the channels each, of filters from tensor cores. With less than sixteen atoms to a warp that works
+/// through all slices, uneven shares cost more than gradients of pairs in parts.
+pub(super) fn sliced(device: &Device, atoms: usize) -> bool {
+    atoms < 16 * (RADIAL_THREADS / 32 * device.multiprocessors) as usize
+}
+
 /// The kernels: of the first layer, and of the others.
 pub(super) struct Messages {
     forward: [Kernel; 2],
@@ -43,7 +54,7 @@ impl Messages {
             return Self::reduced(device, program, atoms);
         }
         if switches.radial {
-            return Self::radial(device, program, atoms);
+            return Self::radial(device, program, atoms, if switches.sliced { slices } else { 1 });
         }
         let (messages, adjoint, shared) = if switches.table_shared {
             (resident(384), resident(384), table_bytes)
@@ -58,22 +69,26 @@ impl Messages {
         })
     }
 
-    /// Those with filters from tensor cores, a block a multiprocessor; threads and shared memory as in `kernels/message_radial.cu`.
-    fn radial(device: &Device, program: &mut Program, atoms: usize) -> Result<Self> {
+    /// Those with filters from tensor cores, a block a multiprocessor, which has one of so many `parts` of the channels; shared memory as
+    /// in `kernels/message_radial.cu`.
+    fn radial(device: &Device, program: &mut Program, atoms: usize, parts: u32) -> Result<Self> {
         // What a warp keeps of pairs and, 32 channels each, of own rows: those of two atoms, and what is made of them.
         let shared = |threads: u32, rows: usize| {
             let of_warp = 2 * 16 * PAIR_BYTES + rows * SLICE * size_of::<f32>();
             (threads / 32) as usize * of_warp + radial::SLICE_BYTES
         };
         let mut kernel = |name, threads: u32, shared| {
-            let blocks = (atoms as u32).div_ceil(threads / 32).min(device.multiprocessors);
-            program.kernel(name, blocks, threads, shared)
+            let groups = (device.multiprocessors / parts).max(1);
+            // Few atoms are shared out among all multiprocessors.
+            let most = if parts > 1 { (atoms as u32).div_ceil(groups) } else { u32::MAX };
+            let warps = (threads / 32).min(most);
+            program.kernel(name, (atoms as u32).div_ceil(warps).min(groups) * parts, 32 * warps, shared)
         };
         Ok(Messages {
-            forward: [kernel("messages_first", 384, 0)?, kernel("messages_next", 384, 0)?],
+            forward: [kernel("messages_first", RADIAL_THREADS, 0)?, kernel("messages_next", RADIAL_THREADS, 0)?],
             adjoint: [
-                kernel("adjoint_first", 384, shared(384, 2 * 2 + 2))?,
-                kernel("adjoint_next", 256, shared(256, 2 * 9 + 5))?,
+                kernel("adjoint_first", RADIAL_THREADS, shared(RADIAL_THREADS, 2 * 2 + 2))?,
+                kernel("adjoint_next", ADJOINT_THREADS, shared(ADJOINT_THREADS, 2 * 9 + 5))?,
             ],
         })
     }

@@ -7,6 +7,7 @@ use super::kernels::Switches;
 use super::launch::Sink;
 use super::layout::{Parameters, Pointer};
 use super::many::Many;
+use super::messages;
 use super::program::Program;
 use super::radial;
 use super::resident::Resident;
@@ -40,10 +41,10 @@ impl Network {
         open: bool,
     ) -> Result<(Switches, Program)> {
         if replicas {
-            let switches = Switches { replicas, ..Self::switches(device, model, atoms, langevin, false) };
+            let switches = Self::switches(device, model, atoms, langevin, false, true);
             return Ok((switches, Program::load(device, &switches)?));
         }
-        let switches = Self::switches(device, model, atoms, langevin, true);
+        let switches = Self::switches(device, model, atoms, langevin, true, false);
         if let Some(sizes) = Resident::takes(device, model, atoms).filter(|_| switches.few && open) {
             let compiled_for = |sizes| Switches { resident: Some(sizes), radial: true, ..switches };
             let mut program = Program::load(device, &compiled_for(sizes))?;
@@ -57,20 +58,30 @@ impl Network {
         }
         let mut program = Program::load(device, &switches)?;
         if switches.few && !Few::fits(device, &mut program, switches.features, model.layers.len(), atoms)? {
-            let switches = Self::switches(device, model, atoms, langevin, false);
+            let switches = Self::switches(device, model, atoms, langevin, false, false);
             return Ok((switches, Program::load(device, &switches)?));
         }
         Ok((switches, program))
     }
 
     /// Which constants the kernels need for so many atoms; they are few only if they may be.
-    fn switches(device: &Device, model: &Model, atoms: usize, langevin: bool, may_be_few: bool) -> Switches {
+    fn switches(
+        device: &Device,
+        model: &Model,
+        atoms: usize,
+        langevin: bool,
+        may_be_few: bool,
+        replicas: bool,
+    ) -> Switches {
         let reduced = device.arithmetic == Arithmetic::Mixed;
         // Clusters share features evenly: powers of two.
         let features = model.features().next_power_of_two().max(SLICE);
         let readout: Vec<_> = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs)).collect();
         let few = !reduced && may_be_few && Few::takes(device, features, model.layers.len(), atoms, &readout);
-        let radial = (reduced || atoms >= 2048) && radial::takes(&model.filter);
+        // A warp works on 16 pairs at a time: in a few small molecules it has hardly more, and the table is faster.
+        let pays = reduced || !replicas || atoms >= 512;
+        let radial = !few && pays && device.capability >= (8, 0) && radial::takes(&model.filter);
+        let sliced = radial && !reduced && messages::sliced(device, atoms);
         let student = model.spec.architecture == Architecture::Student;
         let features = match () {
             () if few => features,
@@ -83,8 +94,10 @@ impl Network {
             // Filling the shared memory of every multiprocessor pays when many atoms then read from it.
             table_shared: !radial && atoms >= 4096 && table_bytes(model) <= device.shared_memory,
             radial,
+            sliced,
             tiled: !few && !student && tiled::takes(device, features, &readout),
             tile: if reduced { tiled::reduced_tile(device, features) } else { tiled::TILE },
+            tile_warps: if reduced { tiled::WARPS } else { tiled::warps(device, features, atoms) },
             large: atoms >= 2048,
             few,
             resident: None,
@@ -94,13 +107,13 @@ impl Network {
             watch: model.spec.domain.is_some(),
             repulsion: model.spec.repulsion.is_some(),
             reduced,
-            replicas: false,
+            replicas,
         }
     }
 
     /// Whether a step of so many atoms is one kernel.
     pub fn is_few(device: &Device, model: &Model, atoms: usize) -> bool {
-        Self::switches(device, model, atoms, false, true).few
+        Self::switches(device, model, atoms, false, true, false).few
     }
 
     /// Copies the weights and reserves memory.

@@ -16,7 +16,10 @@ use std::sync::Arc;
 /// As in `kernels/tile.cuh`: atoms of a tile, in reduced precision where they fit, threads of a block, numbers between rows.
 pub(super) const TILE: usize = 16;
 const REDUCED_TILE: usize = 32;
-const THREADS: u32 = 256;
+/// Warps of a block; twice as many share the channels of a tile that has a multiprocessor to itself.
+pub(super) const WARPS: usize = 8;
+/// Sums that a warp gives another one, four numbers a lane.
+const SHARED_SUMS: usize = 3;
 const ROW_PADDING: usize = 8;
 /// Numbers of a channel that threads keep for themselves, as in `kernels/between.cu`.
 const KEPT: usize = 10;
@@ -51,14 +54,21 @@ pub(super) struct Tiled {
     between_back: Kernel,
 }
 
-/// Shared memory of a block, bytes.
+/// Shared memory of a block of eight warps, bytes.
 fn shared_bytes(features: usize, tile: usize) -> usize {
     tile * (6 * features + 5 * ROW_PADDING + 5) * size_of::<f32>()
 }
 
-/// Blocks of a multiprocessor, as in the kernels.
+/// Blocks of eight warps on a multiprocessor, as in the kernels.
 fn at_once(features: usize) -> usize {
     if features <= 128 { 2 } else { 1 }
+}
+
+/// Warps of a block for so many atoms: sixteen for 128 channels where there are no more tiles than multiprocessors, which such a block
+/// fills.
+pub(super) fn warps(device: &Device, features: usize, atoms: usize) -> usize {
+    let alone = atoms.div_ceil(TILE) <= device.multiprocessors as usize;
+    if alone && features == 16 * WARPS { 2 * WARPS } else { WARPS }
 }
 
 /// Atoms of a tile in reduced precision: as many as the shared memory of a multiprocessor has room for.
@@ -103,10 +113,14 @@ impl Tiled {
             Ok(Layer { scalars: scalars?, vectors: vectors?, mu: mu?, sent: sent?, hidden: hidden? })
         };
         // Channels are rounded up to what eight warps share evenly.
-        let at_once = at_once(f);
+        let (warps, mut at_once, mut shared) = (switches.tile_warps, at_once(f), shared_bytes(f, switches.tile));
+        if warps > WARPS {
+            at_once = 1;
+            shared += warps * SHARED_SUMS * 32 * 4 * size_of::<f32>();
+        }
         let blocks = atoms.div_ceil(switches.tile).min(at_once * device.multiprocessors as usize);
         let columns = f.next_multiple_of(8 * 16);
-        let mut kernel = |name| program.kernel(name, blocks as u32, THREADS, shared_bytes(f, switches.tile));
+        let mut kernel = |name| program.kernel(name, blocks as u32, 32 * warps as u32, shared);
         Ok(Tiled {
             layers: (0..weights.layers.len()).map(layer).collect::<Result<_>>()?,
             room: Buffer::zeros(device, blocks * KEPT * switches.tile * columns)?,
