@@ -23,6 +23,25 @@ def drift(time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, add
     return fit.slope / unit, fit.stderr / unit
 
 
+def wandering_drift(
+    time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float = 0.0
+) -> tuple[float, float]:
+    """As `drift`, for an energy that takes a random walk: its steps are new ones, but it never comes back.
+
+    So does the shadow energy of a network in float32, whose forces are no exact gradient. Of a walk with the variance s² over a
+    block, means of neighbouring blocks differ by 2/3 s², and the line through N of them has a slope with the variance
+    6/5 N s² over the square of the whole time.
+    """
+    unit = freedom * BOLTZMANN * kelvin * 1e-3  # eV/ps in one kT/ns/dof
+    values = energy - energy[0] + added * unit * time
+    times, means = ([part.mean() for part in np.array_split(column, BLOCKS)] for column in (time, values))
+    slope = linregress(times, means).slope
+    steps = np.diff(means) - slope * np.diff(times)
+    variance = 3 / 2 * (steps**2).sum() / (BLOCKS - 2)
+    error = np.sqrt(6 / 5 * BLOCKS * variance) / (time[-1] - time[0])
+    return float(slope / unit), float(error / unit)
+
+
 def verdict_drift(
     time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float = 0.0
 ) -> tuple[float, float]:

@@ -136,6 +136,11 @@ def slopes_and_means_come_with_their_errors():
     walks = [blocks.verdict_drift(time, random.normal(0, 1e-4, 4000).cumsum(), 300, 6) for _ in range(1000)]
     assert sum(abs(slope) > margin for slope, margin in walks) <= 5
     assert sum(2 * abs(slope) > margin for slope, margin in walks) >= 5
+    walks = [blocks.wandering_drift(time, random.normal(0, 1e-4, 4000).cumsum(), 300, 6) for _ in range(1000)]
+    slopes, errors = np.array(walks).T
+    assert 0.85 < np.mean(errors) / np.std(slopes) < 1.1
+    still, _ = blocks.wandering_drift(time, 3 * unit * time + noise, 300, 6, added=2)
+    assert abs(still - added) < 1e-9
     mean, error = blocks.mean_of_blocks(300 + random.normal(0, 20, 4000))
     assert abs(mean - 300) < 4 * error and 0.15 < error < 0.6
     try:
