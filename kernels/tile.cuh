@@ -174,8 +174,8 @@ template <int COMPONENTS, int BLOCKS> __device__ inline void add_shares(Sums<COM
 {
 #if SHARES > 1
     static_assert(SHARES == 2 && TILE == 16 && CHANNEL_BLOCKS == 8 && COMPONENTS * BLOCKS <= SHARED_SUMS, "two warps share two rows");
-    DYNAMIC_SHARED(float, memory);
-    float4* rooms = (float4*)(memory + TILE_FLOATS) + lane_of_tile();
+    DYNAMIC_SHARED(float, tile_memory);
+    float4* rooms = (float4*)(tile_memory + TILE_FLOATS) + lane_of_tile();
     float4 *mine = rooms + warp_of_block() * SHARED_SUMS * 32, *theirs = rooms + (warp_of_block() ^ 8) * SHARED_SUMS * 32;
 #pragma unroll
     for (int k = 0; k < COMPONENTS * BLOCKS; k++) {

@@ -288,9 +288,15 @@ fn many_atoms_are_no_other_case() {
     // Where multiprocessors are few, atoms are many much sooner: then a block has all channels, and a tile half the warps.
     let mut small = Device::open(0).unwrap();
     Arc::get_mut(&mut small).expect("nobody else has it").multiprocessors = 4;
-    for (device, copies, features) in
-        [(&device, [2, 1, 1], 32), (&device, [3, 2, 1], 128), (&small, [4, 3, 3], 64), (&small, [4, 4, 4], 32)]
-    {
+    // Without clusters they are never few: a slice a block, and with 128 features sixteen warps a tile.
+    let plain = &devices()[1];
+    for (device, copies, features) in [
+        (&device, [2, 1, 1], 32),
+        (plain, [2, 1, 1], 128),
+        (plain, [3, 3, 1], 32),
+        (&small, [4, 3, 3], 64),
+        (&small, [4, 4, 4], 32),
+    ] {
         let sizes = Sizes { features, layers: 2, radial: 5 };
         let model = ModelFile::random("painn-repulsive", sizes, 8).load().unwrap();
         let many = one.replicated(copies).unwrap();

@@ -52,6 +52,9 @@ const SWITCHES: Switches = Switches {
     replicas: false,
 };
 
+/// For a thousand atoms.
+const MIDDLE: Switches = Switches { sliced: true, tile_warps: 16, large: false, ..SWITCHES };
+
 fn compile(compiler: &Nvrtc, architecture: &str, switches: &Switches) {
     let mut options = compile_options(architecture, switches);
     options.push("--ptxas-options=-v".into());
@@ -76,7 +79,9 @@ fn kernels_compile_for_every_architecture_without_spills() {
     let newest = *known.last().expect("the compiler names its architectures");
     for architecture in [80, 90, 100, newest] {
         assert!(known.contains(&architecture), "{} has no sm_{architecture}", compiler.path.display());
-        compile(&compiler, &format!("sm_{architecture}"), &SWITCHES);
+        for switches in [SWITCHES, MIDDLE] {
+            compile(&compiler, &format!("sm_{architecture}"), &switches);
+        }
     }
 }
 
@@ -107,7 +112,6 @@ fn kernels_compile_for_every_size_and_switch() {
         Switches { radial: false, large: false, split: true, ..SWITCHES },
         Switches { radial: false, large: false, replicas: true, ..SWITCHES },
         Switches { features: 32, ..SWITCHES },
-        Switches { sliced: true, tile_warps: 16, large: false, ..SWITCHES },
         Switches { radial: false, tile_warps: 16, large: false, split: true, replicas: true, ..SWITCHES },
         Switches { watch: false, repulsion: false, ..SWITCHES },
         Switches { features: 256, student: true, radial: false, tiled: false, ..SWITCHES },

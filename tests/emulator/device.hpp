@@ -83,7 +83,7 @@ struct Copies {
     int count[3], groups;
 };
 inline Copies copies[FIBERS];
-inline float operands[FIBERS / 32][2][32][6]; // of matrix products, given with an exchange's values
+inline float operands[FIBERS / 32][2][32][12]; // of matrix products, given with an exchange's values
 inline void* scheduler;
 inline int current;
 inline void (*body)(void**);
@@ -451,7 +451,7 @@ template <class T> T __shfl_sync(unsigned, T value, int from, int width)
 // Products of small matrices by a warp, see mma.cuh: 16 x 8 results from eight inputs.
 inline void add_product(float4& sum, float4 left, float k, float other)
 {
-    float(*all)[6] = emulator::operands[emulator::current / 32][emulator::fibers[emulator::current].turn];
+    float(*all)[12] = emulator::operands[emulator::current / 32][emulator::fibers[emulator::current].turn];
     int lane = emulator::current % 32, g = lane / 4, column = lane % 4 * 2;
     float given[6] = {left.x, left.y, left.z, left.w, k, other};
     memcpy(all[lane], given, sizeof given);
@@ -521,19 +521,17 @@ inline float two_to(float x) { return exp2f(x); }
 
 inline void add_half_product(float4& sum, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
 {
-    float(*all)[6] = emulator::operands[emulator::current / 32][emulator::fibers[emulator::current].turn];
+    float(*all)[12] = emulator::operands[emulator::current / 32][emulator::fibers[emulator::current].turn];
     int lane = emulator::current % 32, g = lane / 4, column = lane % 4 * 2;
     unsigned given[6] = {a0, a1, a2, a3, b0, b1};
-    memcpy(all[lane], given, sizeof given);
+    // As numbers once, by who gives them: others read them sixteen times.
+    for (int k = 0; k < 12; k++) all[lane][k] = half(given[k / 2], k % 2);
     emulator::exchange(0);
     float results[4] = {sum.x, sum.y, sum.z, sum.w};
     for (int n = 0; n < 4; n++)
         for (int c = 0; c < 4; c++) {
-            unsigned left[6], right[6];
-            memcpy(left, all[4 * g + c], sizeof left);
-            memcpy(right, all[4 * (column + n % 2) + c], sizeof right);
-            for (int k = 0; k < 4; k++)
-                results[n] += half(left[k / 2 * 2 + n / 2], k % 2) * half(right[4 + k / 2], k % 2);
+            const float *left = all[4 * g + c] + n / 2 * 2, *right = all[4 * (column + n % 2) + c] + 8;
+            for (int k = 0; k < 4; k++) results[n] += left[k / 2 * 4 + k % 2] * right[k];
         }
     sum = {results[0], results[1], results[2], results[3]};
 }

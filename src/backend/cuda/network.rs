@@ -78,8 +78,8 @@ impl Network {
         let features = model.features().next_power_of_two().max(SLICE);
         let readout: Vec<_> = model.readout.iter().rev().skip(1).map(|dense| padded(dense.outputs)).collect();
         let few = !reduced && may_be_few && Few::takes(device, features, model.layers.len(), atoms, &readout);
-        // A warp works on 16 pairs at a time: in a few small molecules it has hardly more, and the table is faster.
-        let pays = reduced || !replicas || atoms >= 512;
+        // A warp works on 16 pairs at a time: in few small molecules it has hardly more, and the table is faster.
+        let pays = reduced || atoms >= if replicas { 512 } else { 128 };
         let radial = !few && pays && device.capability >= (8, 0) && radial::takes(&model.filter);
         let sliced = radial && !reduced && messages::sliced(device, atoms);
         let student = model.spec.architecture == Architecture::Student;
