@@ -30,7 +30,7 @@
 
 #define FULL 0xffffffffu
 #define SLICES (FEATURES / 32)
-// In so many parts, each of some channels, a pair's gradients are made; with RADIAL one lane adds them up.
+// In so many parts, each of some channels, a pair's gradients are made; with RADIAL one lane adds them up, if not SLICED.
 #define PARTS (RESIDENT ? 1 : FEW ? CLUSTER : RADIAL && !SLICED ? 1 : SLICES)
 
 // Why nothing more may happen; 0 is good.

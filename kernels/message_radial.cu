@@ -2,9 +2,8 @@
 //
 // One warp an atom, 32 channels and 16 pairs at a time. Blocks walk over all rows once for each slice of 32 channels, whose filter
 // weights are then in their shared memory. Their warps stand side by side, and the blocks too, so that what they gather is near.
-// The same warp comes to an atom in every slice: so a pair's gradient is added up slice by slice by one lane. Where atoms are few (SLICED) a
-// block has one slice, and pairs have a gradient of each. While a warp works
-// on 16 pairs, the next ones come to shared memory, zeros where a row has no more. Sums: lane g, of eight, adds the pairs 16 n + g
+// The same warp comes to an atom in every slice: so a pair's gradient is added up slice by slice by one lane. With SLICED
+// a block has one slice, and pairs have a gradient of each. While a warp works on 16 pairs, the next ones come to shared memory, zeros where a row has no more. Sums: lane g, of eight, adds the pairs 16 n + g
 // and 16 n + 8 + g of the row in order, then the lanes are added; so the grid changes no bit.
 #include "radial.cuh"
 

@@ -11,14 +11,20 @@ BLOCKS = 20
 VERDICT_BLOCKS, VERDICT_MARGIN = 10, 6.4
 
 
+def in_blocks(time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float) -> tuple[float, list, list]:
+    """One kT/ns per degree of freedom in eV/ps; means of the blocks' times and of their energies, with a drift `added`."""
+    unit = freedom * BOLTZMANN * kelvin * 1e-3
+    values = energy - energy[0] + added * unit * time
+    times, means = ([part.mean() for part in np.array_split(column, BLOCKS)] for column in (time, values))
+    return unit, times, means
+
+
 def drift(time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float = 0.0) -> tuple[float, float]:
     """Slope and its standard error in kT/ns per degree of freedom, from the means of blocks; ps and eV.
 
-    For an energy that does not wander over more than a block: a shadow energy, or a long run.
+    For an energy that does not wander over more than a block.
     """
-    unit = freedom * BOLTZMANN * kelvin * 1e-3  # eV/ps in one kT/ns/dof
-    values = energy - energy[0] + added * unit * time
-    times, means = ([part.mean() for part in np.array_split(column, BLOCKS)] for column in (time, values))
+    unit, times, means = in_blocks(time, energy, kelvin, freedom, added)
     fit = linregress(times, means)
     return fit.slope / unit, fit.stderr / unit
 
@@ -32,9 +38,7 @@ def wandering_drift(
     block, means of neighbouring blocks differ by 2/3 s², and the line through N of them has a slope with the variance
     6/5 N s² over the square of the whole time.
     """
-    unit = freedom * BOLTZMANN * kelvin * 1e-3  # eV/ps in one kT/ns/dof
-    values = energy - energy[0] + added * unit * time
-    times, means = ([part.mean() for part in np.array_split(column, BLOCKS)] for column in (time, values))
+    unit, times, means = in_blocks(time, energy, kelvin, freedom, added)
     slope = linregress(times, means).slope
     steps = np.diff(means) - slope * np.diff(times)
     variance = 3 / 2 * (steps**2).sum() / (BLOCKS - 2)

@@ -13,7 +13,7 @@ use super::weights::{Dense, LayerWeights, Weights};
 use crate::error::Result;
 use std::sync::Arc;
 
-/// As in `kernels/tile.cuh`: atoms of a tile, in reduced precision where they fit, threads of a block, numbers between rows.
+/// As in `kernels/tile.cuh`: atoms of a tile, in reduced precision where they fit, warps of a block, sums that they share, numbers between rows.
 pub(super) const TILE: usize = 16;
 const REDUCED_TILE: usize = 32;
 /// Warps of a block; twice as many share the channels of a tile that has a multiprocessor to itself.
