@@ -73,10 +73,12 @@ __device__ inline void forward(const Resident& network, int l, unsigned tag, Pas
     open(e, arriving(VECTOR_ROWS, CLUSTER));
     __syncthreads();
     if (owns()) {
-        own.q += gathered(o, 0);
+        float sums[4];
+        gathered<4>(o, sums);
+        own.q += sums[0];
 #pragma unroll
         for (int k = 0; k < 3; k++) {
-            own.m[k] += gathered(o, 1 + k);
+            own.m[k] += sums[1 + k];
             give(e, o, VECTORS, VECTOR_ROWS, k * ROWS, own.m[k]);
         }
     }
@@ -284,10 +286,12 @@ __device__ inline void backward(const Resident& network, int l, unsigned tag, Le
     if (l == 0) return;
     w -= LAYER_FLOATS;
     if (owns()) {
+        float sums[6];
+        gathered<6>(o, sums);
 #pragma unroll
         for (int k = 0; k < 3; k++) {
-            leave(o, ROWS, k, 0, gathered(o, k));
-            own.gm[k] += gathered(o, 3 + k);
+            leave(o, ROWS, k, 0, sums[k]);
+            own.gm[k] += sums[3 + k];
         }
     }
     __syncthreads();
@@ -378,6 +382,10 @@ __device__ inline double* noise_of() { return (double*)room(NOISE); }
 __device__ inline double* noise_of() { return nullptr; }
 #endif
 
+// Warps of which each lane has a pair of an atom, or the atom's energy.
+#define PUSHERS ((ATOMS + 31) / 32)
+static_assert(PUSHERS * 5 * 2 <= 6 * OWN * PARTS_OF_ATOMS && 32 * PUSHERS + ATOMS <= FEW_THREADS, "they leave sums where parts were");
+
 // Forces on all atoms, in every block: each of a cluster's blocks adds up those of one of its atoms, from all blocks' gradients of its
 // pairs, which have been sent in the exchange that goes on, and tells all.
 // Not inlined: its float64 numbers would take registers from all layers.
@@ -391,20 +399,16 @@ __device__ __noinline__ void collect_forces(const Parameters& p, const Parameter
         send_into(window_of(threadIdx.x), (VECTORS + (rank * ATOMS + count_of(threadIdx.x)) * 4) * 4,
                   make_float4(room(ENERGIES)[threadIdx.x], 0.0f, 0.0f, 0.0f), (e.count & 1) * 8);
     float4 *pairs = network.words + PAIR_WORDS, *atoms = network.words + ATOM_WORDS;
-    if (threadIdx.x < 32 && count > 0) {
+    double* pushed = (double*)room(GATHERED); // [PUSHERS][5]
+    double sums[4] = {0.0, 0.0, 0.0, 0.0}; // the force, and half of the repulsion's energy
+    float energy = 0.0f;
+    int atom = own_atoms().first + rank, k = threadIdx.x;
+    if (k < 32 * PUSHERS && count > 0) {
         wait(e);
-        int atom = own_atoms().first + rank;
-        const float4* gradients = (const float4*)room(VECTORS);
-        double sums[4] = {0.0, 0.0, 0.0, 0.0}; // the force, and half of the repulsion's energy
-        float energy = 0.0f;
-#pragma unroll 1
-        for (int k = lane; k < count; k += 32) {
-            float4 gradient = pair_gradient_of(gradients, k);
-            // Behind the pairs is the atom's energy.
-            if (k == count - 1) {
-                energy = gradient.x;
-                break;
-            }
+        float4 gradient = k < count ? pair_gradient_of((const float4*)room(VECTORS), k) : zero4();
+        // Behind the pairs is the atom's energy.
+        if (k == count - 1) energy = gradient.x;
+        if (k < count - 1) {
             int other = other_atom(*pair_at(network, first_of(rank) + k));
             double3 r = pair_vector(own, atom, other, 0, 0, 0);
             double d = sqrt(norm2(r.x, r.y, r.z)), slope = 1.0;
@@ -419,17 +423,10 @@ __device__ __noinline__ void collect_forces(const Parameters& p, const Parameter
             }
 #endif
             double3 f = push_of_pair(own, r, d, slope, gradient);
-            post(pairs + atom * ATOMS + other, (float)f.x, (float)f.y, (float)f.z, tag);
-        }
-        // What both of a pair tell, when all have been told.
-#pragma unroll 1
-        for (int k = lane; k < count - 1; k += 32) {
-            int other = other_atom(*pair_at(network, first_of(rank) + k));
-            float4 told, heard;
-            do {
-                told = look(pairs + atom * ATOMS + other, tag);
-                heard = look(pairs + other * ATOMS + atom, tag);
-            } while (!has_tag(told, tag) || !has_tag(heard, tag));
+            float4 told = {(float)f.x, (float)f.y, (float)f.z, 0.0f}, heard;
+            post(pairs + atom * ATOMS + other, told.x, told.y, told.z, tag);
+            do heard = look(pairs + other * ATOMS + atom, tag);
+            while (!has_tag(heard, tag));
             // Rounded differences, which are opposite to the last bit where they are taken the other way.
             sums[0] += told.x - heard.x;
             sums[1] += told.y - heard.y;
@@ -439,26 +436,39 @@ __device__ __noinline__ void collect_forces(const Parameters& p, const Parameter
 #pragma unroll 1
         for (int offset = 16; offset > 0; offset >>= 1) {
 #pragma unroll
-            for (int k = 0; k < 3 + REPULSION; k++) sums[k] += __shfl_xor_sync(FULL, sums[k], offset);
+            for (int c = 0; c < 3 + REPULSION; c++) sums[c] += __shfl_xor_sync(FULL, sums[c], offset);
             energy += __shfl_xor_sync(FULL, energy, offset);
+        }
+        if (PUSHERS > 1 && lane == 0) {
+            double* to = pushed + k / 32 * 5;
+            for (int c = 0; c < 4; c++) to[c] = sums[c];
+            to[4] = energy;
+        }
+    }
+#if LANGEVIN
+    // While those warps wait for others: the step that goes on is control->step + 1.
+    else if (int other = threadIdx.x - (FEW_THREADS - ATOMS); other >= 0) {
+        double3 xi = normal3(own, own.control->step + 2, other);
+        noise_of()[3 * other] = xi.x;
+        noise_of()[3 * other + 1] = xi.y;
+        noise_of()[3 * other + 2] = xi.z;
+    }
+#endif
+    if (PUSHERS > 1) __syncthreads();
+    if (threadIdx.x < 32 && count > 0) {
+        for (int warp = 1; warp < PUSHERS; warp++) {
+            for (int c = 0; c < 4; c++) sums[c] += pushed[warp * 5 + c];
+            energy += (float)pushed[warp * 5 + 4];
         }
         tell_force(atoms + atom * FORCE_WORDS, tag, make_double3(sums[0], sums[1], sums[2]), energy + network.last_bias,
                    sums[3] / p.energy_unit, own.control);
-        if (bring_back) bring_pairs_back(p, own, atom, gradients);
+        if (bring_back) bring_pairs_back(p, own, atom, (const float4*)room(VECTORS));
     }
-#if LANGEVIN
-    // While that warp waits for others: the step that goes on is control->step + 1.
-    else if (int atom = threadIdx.x - (FEW_THREADS - ATOMS); atom >= 0) {
-        double3 xi = normal3(own, own.control->step + 2, atom);
-        noise_of()[3 * atom] = xi.x;
-        noise_of()[3 * atom + 1] = xi.y;
-        noise_of()[3 * atom + 2] = xi.z;
-    }
-#endif
     // What this block has found by itself is told and heard like everything else.
     __syncthreads();
     static_assert(ATOMS * FORCE_WORDS <= FEW_THREADS, "a thread has one word");
-    int atom = threadIdx.x / FORCE_WORDS, which = threadIdx.x % FORCE_WORDS;
+    int which = threadIdx.x % FORCE_WORDS;
+    atom = threadIdx.x / FORCE_WORDS;
     if (atom < ATOMS) {
         float4 word;
         do word = look(atoms + threadIdx.x, tag);
@@ -507,6 +517,7 @@ __device__ inline int evaluate(const Parameters& p, const Parameters& own, const
     }
     find_pairs(own, network);
     __syncthreads();
+    share_turns();
 #pragma unroll 1
     for (int l = 0; l < LAYERS; l++) forward(network, l, tag, passing);
     Left left = take_left(network, LAYERS - 1);

@@ -21,8 +21,13 @@
 static_assert(FEATURES == OWN * CLUSTER && WARPS == CLUSTER && !STUDENT, "a block owns as many channels as a product has columns");
 // Atoms of a cluster, at most.
 #define GROUP ((ATOMS + CLUSTERS - 1) / CLUSTERS)
-// Warps that share an atom's pairs, sixteen each at a time: no more than there are, and than it can have pairs for.
-#define MEMBERS (WARPS / GROUP < (ATOMS + 14) / 16 ? WARPS / GROUP : (ATOMS + 14) / 16)
+// Messages go through an atom's pairs by turns of sixteen: so many turns at most. Either each of them has a warp of its own, or warps
+// share out those that there are.
+#define TURNS ((ATOMS + 14) / 16)
+#define WARP_A_TURN (GROUP * TURNS <= WARPS)
+// Places for a warp's part of what an atom gets. Where turns are shared out this is place warp + atom: from part to part the one or the
+// other grows, so that each part has its own, and those of an atom follow one another.
+#define PARTS_OF_ATOMS (WARPS + GROUP - 1)
 // Numbers of a layer's filter: weights of the own channels as right factors, and the radial functions, see radial.cuh.
 #define FILTER_FLOATS (3 * 48 * 4 + 40)
 // Pairs of rows of scalars and of vectors.
@@ -105,13 +110,15 @@ constexpr int ALL = PARTS_AT; // [atoms][SENDER_STRIDE]: x (3), μ (3); or [atom
 constexpr int FILTERS = PARTS_AT + larger(WARPS * 3 * 8 * PAIR_FLOATS, SENDER_STRIDE * ATOMS); // [LAYERS][FILTER_FLOATS]
 constexpr int OPERAND = FILTERS + LAYERS * FILTER_FLOATS; // a spread layer's inputs, split
 constexpr int OPERAND_FLOATS = MIX_TILES * VECTOR_ROWS * PAIR_FLOATS;
-constexpr int GATHERED = OPERAND + 2 * OPERAND_FLOATS; // [WARPS][6][OWN], messages or their adjoint
-constexpr int SENT = GATHERED + 6 * OWN * WARPS;        // [GROUP][6][OWN], what the own atoms sent, on the way back
+constexpr int GATHERED = OPERAND + 2 * OPERAND_FLOATS;   // [PARTS_OF_ATOMS][6][OWN], messages or their adjoint
+constexpr int SENT = GATHERED + 6 * OWN * PARTS_OF_ATOMS; // [GROUP][6][OWN], what the own atoms sent, on the way back
 constexpr int PAIRS = SENT + 6 * OWN * GROUP;           // [PAIRS_INSIDE][4]: û from the own atom to the other, its number
 constexpr int DISTANCES = PAIRS + 4 * PAIRS_INSIDE;     // [PAIRS_INSIDE][3]: the pair's distance, f_c, its derivative
 constexpr int COUNTS = DISTANCES + 3 * PAIRS_INSIDE;    // [GROUP], pairs of each atom
 constexpr int FIRSTS = COUNTS + GROUP;                  // [GROUP + 1], its first one
-constexpr int ENERGIES = FIRSTS + GROUP + 1;            // [GROUP]: the own hidden channels' part
+constexpr int SHARES = FIRSTS + GROUP + 1;              // [WARPS], see `share_turns`
+constexpr int SPANS = SHARES + WARPS;                   // [GROUP], likewise
+constexpr int ENERGIES = SPANS + GROUP;                 // [GROUP]: the own hidden channels' part
 constexpr int NOISE = (ENERGIES + GROUP + 3) / 4 * 4;   // [ATOMS][3], float64: the bath's random numbers
 constexpr int REST = NOISE + (6 * ATOMS + 3) / 4 * 4;
 

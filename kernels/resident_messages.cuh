@@ -1,5 +1,5 @@
-// Messages and their adjoint in a block's own channels, at the cluster's atoms: MEMBERS warps share an atom's pairs, sixteen at a time
-// each; four lanes have two channels each of pairs g and g + 8, as a product on tensor cores leaves them.
+// Messages and their adjoint in a block's own channels, at the cluster's atoms: warps share an atom's pairs, sixteen at a time; four
+// lanes have two channels each of pairs g and g + 8, as a product on tensor cores leaves them.
 //
 // Filters come from the radial functions each time, see radial.cuh: a table of them would come from far away for every block.
 #pragma once
@@ -83,30 +83,99 @@ __device__ inline void find_pairs(const Parameters& own, const Resident& network
 
 __device__ inline float2 two(const float* at) { return *(const float2*)at; }
 
-// What a warp's lane is: of the cluster's atom `atom`, whose pairs end before `end`, two channels of pair `begin` + g and of the one
-// eight further, and so on each STEP. Warps that own channels have no atom, if there are others.
-#define STEP (16 * MEMBERS)
+// Shares out the turns of all the cluster's atoms, in their order, as evenly as there are warps, where turns have no warps of their own.
+// The block must have waited for the pairs; others than the own warp must wait before they use what is left.
+__device__ inline void share_turns()
+{
+    if (WARP_A_TURN) return;
+    int warp = WARPS - 1 - thread_here() / 32, turns[GROUP], all = 0;
+#pragma unroll
+    for (int k = 0; k < GROUP; k++) {
+        turns[k] = k < own_atoms().count ? (count_of(k) + 15) / 16 : 0;
+        all += turns[k];
+    }
+    int each = max((all + WARPS - 1) / WARPS, 1), first = warp * each, atom = 0, turn = 0, before = 0, begin = 0, end = 0;
+#pragma unroll
+    for (int k = 0; k < GROUP; k++) {
+        int after = before + turns[k];
+        if (before <= first && first < after) {
+            atom = k;
+            turn = first - before;
+        }
+        if (k == warp_lane()) {
+            begin = before;
+            end = after;
+        }
+        before = after;
+    }
+    if (warp_lane() == 0) ((int*)room(SHARES))[warp] = atom | turn << 8 | max(min(each, all - first), 0) << 16;
+    // Which places an atom's parts have.
+    if (warp == 0 && warp_lane() < GROUP) {
+        int from = begin / each, parts = end > begin ? (end - 1) / each + 1 - from : 0;
+        ((int*)room(SPANS))[warp_lane()] = (from + warp_lane()) | parts << 8;
+    }
+    __syncwarp();
+}
+
+// What a warp's lane is: of the cluster's atom `atom`, two channels of pair `begin` + g and of the one eight further, where the atom's
+// pairs end before `end`; so in the first of the warp's `turns`. Warps that own channels come last.
 struct Lane {
-    int warp, atom, channel, begin, end;
+    int atom, channel, begin, end, turns;
     // Both pairs of a turn.
-    __device__ int pair(int turn, int n) const { return turn + 8 * n + warp_lane() / 4; }
+    __device__ int pair(int n) const { return begin + 8 * n + warp_lane() / 4; }
+    __device__ void look_at_atom(int turn)
+    {
+        begin = first_of(atom) + 16 * turn;
+        end = first_of(atom) + count_of(atom);
+    }
+    // Whether this turn is the last one of the atom, or of the warp.
+    __device__ bool ends() const { return WARP_A_TURN || turns == 1 || begin + 16 >= end; }
+    __device__ void next()
+    {
+        begin += 16;
+        if (--turns == 0 || begin < end) return;
+        do atom++;
+        while (count_of(atom) == 0);
+        look_at_atom(0);
+    }
 };
+
+// The place of a warp's part, see PARTS_OF_ATOMS.
+__device__ inline int part_of(const Lane& t)
+{
+    int warp = WARPS - 1 - thread_here() / 32;
+    return WARP_A_TURN ? warp : warp + t.atom;
+}
 
 __device__ inline Lane make_lane()
 {
-    int thread = thread_here(), warp = WARPS - 1 - thread / 32, atom = warp / MEMBERS, channel = thread % 4 * 2;
-    if (atom >= own_atoms().count) return {warp, atom, channel, 0, 0};
-    return {warp, atom, channel, first_of(atom) + warp % MEMBERS * 16, first_of(atom) + count_of(atom)};
+    int thread = thread_here(), warp = WARPS - 1 - thread / 32, channel = thread % 4 * 2;
+    if (WARP_A_TURN) {
+        Lane t = {warp / TURNS, channel, 0, 0, 0};
+        if (t.atom >= own_atoms().count) return t;
+        t.look_at_atom(warp % TURNS);
+        t.turns = t.begin < t.end;
+        return t;
+    }
+    int share = ((const int*)room(SHARES))[warp];
+    Lane t = {share & 255, channel, 0, 0, share >> 16};
+    if (t.turns > 0) t.look_at_atom(share >> 8 & 255);
+    return t;
 }
 
-// Number k of an owner's atom and channel that messages or their adjoint have left.
-__device__ inline float gathered(const Owner& o, int k)
+// The first COUNT numbers of an owner's atom and channel that messages or their adjoint have left.
+template <int COUNT> __device__ inline void gathered(const Owner& o, float* sums)
 {
-    const float* at = room(GATHERED) + ((o.mine() ? o.atom : 0) * MEMBERS * 6 + k) * OWN + o.channel;
-    float sum = at[0];
+    int atom = o.mine() ? o.atom : 0, span = WARP_A_TURN ? 0 : ((const int*)room(SPANS))[atom];
+    int from = WARP_A_TURN ? atom * TURNS : span & 255, parts = WARP_A_TURN ? (count_of(atom) + 15) / 16 : span >> 8;
+    const float* at = room(GATHERED) + from * 6 * OWN + o.channel;
 #pragma unroll
-    for (int member = 1; member < MEMBERS; member++) sum += at[member * 6 * OWN];
-    return sum;
+    for (int k = 0; k < COUNT; k++) sums[k] = 0.0f;
+#pragma unroll 1
+    for (int part = 0; part < parts; part++, at += 6 * OWN) {
+#pragma unroll
+        for (int k = 0; k < COUNT; k++) sums[k] += at[k * OWN];
+    }
 }
 
 // Adds up COUNT numbers over the eight groups of four lanes: a lane is left with the sum of that which its group's place names.
@@ -144,14 +213,14 @@ __device__ inline void take_product(float4 product, float unit, float2* to)
 // Makes them for layer l, which has no vectors yet if it is the first, and slopes where they are asked for; zeros in place of a pair. A
 // warp's lanes must all call it.
 template <bool SLOPE>
-__device__ inline void make_filters(const Resident& network, const Lane& t, int l, int turn, Filters& filters, Filters& slopes)
+__device__ inline void make_filters(const Resident& network, const Lane& t, int l, Filters& filters, Filters& slopes)
 {
     const float4* memory = (const float4*)room(FILTERS + l * FILTER_FLOATS);
     const Radial radial = {(const uint4*)memory, (const float2*)(memory + 3 * 48)};
     Factor values[2], derivatives[2];
 #pragma unroll
     for (int n = 0; n < 2; n++) {
-        int k = t.pair(turn, n);
+        int k = t.pair(n);
         Pair pair = {};
         if (k < t.end) {
             const float* at = distance_at(network, k);
@@ -178,23 +247,23 @@ __device__ inline Filters look_ahead(const Resident& network, int l)
 {
     const Lane t = make_lane();
     Filters filters, none;
-    if (t.begin < t.end) make_filters<false>(network, t, l, t.begin, filters, none);
+    if (t.turns > 0) make_filters<false>(network, t, l, filters, none);
     return filters;
 }
 
-// Messages to the cluster's atoms in layer l, from what all send: gathered[warp][4][OWN].
+// Messages to the cluster's atoms in layer l, from what all send: gathered[part][4][OWN].
 __device__ inline void messages(const Resident& network, int l, Filters& w)
 {
-    const Lane t = make_lane();
-    if (t.atom >= own_atoms().count) return;
     float sums[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+    bool ahead = true;
 #pragma unroll 1
-    for (int turn = t.begin; turn < t.end; turn += STEP) {
+    for (Lane t = make_lane(); t.turns > 0; t.next()) {
         Filters none;
-        if (turn != t.begin) make_filters<false>(network, t, l, turn, w, none);
+        if (!ahead) make_filters<false>(network, t, l, w, none);
+        ahead = false;
 #pragma unroll
         for (int n = 0; n < 2; n++) {
-            int pair = t.pair(turn, n);
+            int pair = t.pair(n);
             if (pair >= t.end) continue;
             float4 direction = *pair_at(network, pair);
             const float* x = room(ALL + t.channel) + other_atom(direction) * SENDER_STRIDE;
@@ -217,11 +286,15 @@ __device__ inline void messages(const Resident& network, int l, Filters& w)
                 b = fmaf(turned.y, mu.y, b);
             }
         }
+        if (!t.ends()) continue;
+        __syncwarp();
+        float sum = sum_groups<8>(sums);
+        int group = warp_lane() / 4;
+        room(GATHERED)[(part_of(t) * 6 + group / 2) * OWN + t.channel + group % 2] = sum;
+        if (WARP_A_TURN) break;
+#pragma unroll
+        for (int k = 0; k < 8; k++) sums[k] = 0.0f;
     }
-    __syncwarp();
-    float sum = sum_groups<8>(sums);
-    int group = warp_lane() / 4;
-    room(GATHERED)[(t.warp * 6 + group / 2) * OWN + t.channel + group % 2] = sum;
 }
 
 // Where a pair leaves its gradients of a layer behind the first, dE/dd and dE/dû of the directed pair (own atom <- other), [4].
@@ -245,42 +318,42 @@ struct Ahead {
     float sums[2];
 };
 
-__device__ inline void look_back(const Resident& network, const Lane& t, int l, int turn, Ahead& ahead)
+__device__ inline void look_back(const Resident& network, const Lane& t, int l, Ahead& ahead)
 {
 #pragma unroll
     for (int n = 0; n < 2; n++)
-        ahead.sums[n] = l == 0 && t.pair(turn, n) < t.end ? sum_layers(network, t.pair(turn, n), t.channel / 2) : 0.0f;
-    make_filters<true>(network, t, l, turn, ahead.filters, ahead.slopes);
+        ahead.sums[n] = l == 0 && t.pair(n) < t.end ? sum_layers(network, t.pair(n), t.channel / 2) : 0.0f;
+    make_filters<true>(network, t, l, ahead.filters, ahead.slopes);
 }
 
 __device__ inline Ahead look_back(const Resident& network, int l)
 {
     const Lane t = make_lane();
     Ahead ahead;
-    if (t.begin < t.end) look_back(network, t, l, t.begin, ahead);
+    if (t.turns > 0) look_back(network, t, l, ahead);
     return ahead;
 }
 
-// Their adjoint in layer l, at the cluster's atoms j from the centres i: gathered[warp][6][OWN] in the order x^q, x^R, x^μ, μ; and the
+// Their adjoint in layer l, at the cluster's atoms j from the centres i: gathered[part][6][OWN] in the order x^q, x^R, x^μ, μ; and the
 // gradients of the directed pairs. In the first layer only the latter, which go to the atom's block in the exchange that goes on.
 __device__ inline void message_gradients(const Resident& network, int l, Ahead& ahead, int exchanges)
 {
-    const Lane t = make_lane();
-    if (t.atom >= own_atoms().count) return;
-    const float* own = room(SENT + t.channel) + t.atom * 6 * OWN;
-    float2 x[3], mu[3];
-#pragma unroll
-    for (int c = 0; c < 3; c++) {
-        x[c] = two(own + c * OWN);
-        mu[c] = two(own + (3 + c) * OWN);
-    }
     float sums[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}, others[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    bool ready = true;
 #pragma unroll 1
-    for (int turn = t.begin; turn < t.end; turn += STEP) {
-        if (turn != t.begin) look_back(network, t, l, turn, ahead);
+    for (Lane t = make_lane(); t.turns > 0; t.next()) {
+        if (!ready) look_back(network, t, l, ahead);
+        ready = false;
+        const float* own = room(SENT + t.channel) + t.atom * 6 * OWN;
+        float2 x[3], mu[3];
+#pragma unroll
+        for (int c = 0; c < 3; c++) {
+            x[c] = two(own + c * OWN);
+            mu[c] = two(own + (3 + c) * OWN);
+        }
 #pragma unroll
         for (int n = 0; n < 2; n++) {
-            int pair = t.pair(turn, n);
+            int pair = t.pair(n);
             bool on = pair < t.end;
             const Filters &w = ahead.filters, &s = ahead.slopes;
             float4 direction = *pair_at(network, min(pair, t.end - 1));
@@ -337,12 +410,17 @@ __device__ inline void message_gradients(const Resident& network, int l, Ahead& 
                 send_into(window_of(t.atom), (VECTORS + (here(cluster_rank()) * ATOMS + pair - first_of(t.atom)) * 4) * 4, all,
                           (exchanges & 1) * 8);
         }
+        if (l == 0 || !t.ends()) continue;
+        float sum = sum_groups<8>(sums), rest = sum_groups<4>(others);
+        int group = warp_lane() / 4;
+        float* to = room(GATHERED + t.channel) + part_of(t) * 6 * OWN;
+        to[group / 2 * OWN + group % 2] = sum;
+        // Two groups have each of the other four.
+        if (group % 2 == 0) to[(4 + group / 4) * OWN + group / 2 % 2] = rest;
+        if (WARP_A_TURN) break;
+#pragma unroll
+        for (int k = 0; k < 8; k++) sums[k] = 0.0f;
+#pragma unroll
+        for (int k = 0; k < 4; k++) others[k] = 0.0f;
     }
-    if (l == 0) return;
-    float sum = sum_groups<8>(sums), rest = sum_groups<4>(others);
-    int group = warp_lane() / 4;
-    float* to = room(GATHERED + t.channel) + t.warp * 6 * OWN;
-    to[group / 2 * OWN + group % 2] = sum;
-    // Two groups have each of the other four.
-    if (group % 2 == 0) to[(4 + group / 4) * OWN + group / 2 % 2] = rest;
 }

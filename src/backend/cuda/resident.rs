@@ -163,11 +163,12 @@ fn weight_floats(sizes: &ResidentSizes) -> usize {
 fn shared_bytes(sizes: &ResidentSizes, model: &Model) -> usize {
     let (atoms, group) = (sizes.atoms, group(sizes));
     let rows = group.div_ceil(2);
+    let warps = THREADS / 32;
     let exchanged = (4 * CLUSTER + 12) * rows * 2 * OWN;
     // Three tiles of sums for each warp, or what all atoms send.
-    let parts = (THREADS / 32 * 3 * 128).max(56 * atoms);
+    let parts = (warps * 3 * 128).max(56 * atoms);
     let filters = sizes.layers * (3 * 48 * 4 + 2 * radial::FUNCTIONS);
-    let of_atoms = 6 * OWN * (THREADS / 32 + group) + 3 * group + 1;
+    let of_atoms = 6 * OWN * (warps + group - 1 + group) + 4 * group + 1 + warps;
     let floats =
         4 + weight_floats(sizes) + exchanged + parts + filters + (of_atoms + 7 * sizes.pairs).next_multiple_of(4);
     let floats = floats + (6 * atoms).next_multiple_of(4);
