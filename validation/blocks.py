@@ -11,22 +11,32 @@ BLOCKS = 20
 VERDICT_BLOCKS, VERDICT_MARGIN = 10, 6.4
 
 
-def in_blocks(time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float) -> tuple[float, list, list]:
-    """One kT/ns per degree of freedom in eV/ps; means of the blocks' times and of their energies, with a drift `added`."""
-    unit = freedom * BOLTZMANN * kelvin * 1e-3
-    values = energy - energy[0] + added * unit * time
-    times, means = ([part.mean() for part in np.array_split(column, BLOCKS)] for column in (time, values))
-    return unit, times, means
+def in_blocks(time: np.ndarray, energy: np.ndarray) -> tuple[list, list]:
+    """Means of the blocks' times, and of their energies less the first one."""
+    columns = (time, energy - energy[0])
+    times, means = ([float(part.mean()) for part in np.array_split(column, BLOCKS)] for column in columns)
+    return times, means
 
 
 def drift(time: np.ndarray, energy: np.ndarray, kelvin: float, freedom: int, added: float = 0.0) -> tuple[float, float]:
-    """Slope and its standard error in kT/ns per degree of freedom, from the means of blocks; ps and eV.
+    """Slope and its standard error in kT/ns per degree of freedom, from the means of blocks; ps and eV. `added`: a drift to be found.
 
     For an energy that does not wander over more than a block.
     """
-    unit, times, means = in_blocks(time, energy, kelvin, freedom, added)
-    fit = linregress(times, means)
+    unit = freedom * BOLTZMANN * kelvin * 1e-3  # eV/ps in one kT/ns/dof
+    fit = linregress(*in_blocks(time, energy + added * unit * time))
     return fit.slope / unit, fit.stderr / unit
+
+
+def walk(time: np.ndarray, energy: np.ndarray) -> float:
+    """How far an energy walks in one ps, eV: the root of its variance over a block, by the root of the block's time.
+
+    Of a walk with the variance s² over a block, means of neighbouring blocks differ by 2/3 s².
+    """
+    times, means = in_blocks(time, energy)
+    steps = np.diff(means) - linregress(times, means).slope * np.diff(times)
+    block = (time[-1] - time[0]) / BLOCKS
+    return float(np.sqrt(3 / 2 * (steps**2).sum() / (BLOCKS - 2) / block))
 
 
 def wandering_drift(
@@ -34,15 +44,13 @@ def wandering_drift(
 ) -> tuple[float, float]:
     """As `drift`, for an energy that takes a random walk: its steps are new ones, but it never comes back.
 
-    So does the shadow energy of a network in float32, whose forces are no exact gradient. Of a walk with the variance s² over a
-    block, means of neighbouring blocks differ by 2/3 s², and the line through N of them has a slope with the variance
-    6/5 N s² over the square of the whole time.
+    So does the shadow energy where the network bends within a time step. The line through the means of N blocks has a slope with the
+    variance 6/5 N s² over the square of the whole time; see `walk`.
     """
-    unit, times, means = in_blocks(time, energy, kelvin, freedom, added)
-    slope = linregress(times, means).slope
-    steps = np.diff(means) - slope * np.diff(times)
-    variance = 3 / 2 * (steps**2).sum() / (BLOCKS - 2)
-    error = np.sqrt(6 / 5 * BLOCKS * variance) / (time[-1] - time[0])
+    unit = freedom * BOLTZMANN * kelvin * 1e-3
+    energy = energy + added * unit * time
+    slope = linregress(*in_blocks(time, energy)).slope
+    error = np.sqrt(6 / 5 / (time[-1] - time[0])) * walk(time, energy)
     return float(slope / unit), float(error / unit)
 
 

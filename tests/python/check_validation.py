@@ -138,6 +138,9 @@ def slopes_and_means_come_with_their_errors():
     assert sum(2 * abs(slope) > margin for slope, margin in walks) >= 5
     walks = [blocks.wandering_drift(time, random.normal(0, 1e-4, 4000).cumsum(), 300, 6) for _ in range(1000)]
     slopes, errors = np.array(walks).T
+    # 4000 steps in 10 ps.
+    far = [blocks.walk(time, random.normal(0, 1e-4, 4000).cumsum()) for _ in range(1000)]
+    assert abs(np.mean(far) / (1e-4 * np.sqrt(400)) - 1) < 0.05
     assert 0.85 < np.mean(errors) / np.std(slopes) < 1.1
     still, _ = blocks.wandering_drift(time, 3 * unit * time + noise, 300, 6, added=2)
     assert abs(still - added) < 1e-9
