@@ -47,6 +47,13 @@ pub fn devices() -> Vec<Arc<Device>> {
     vec![device, plain]
 }
 
+impl Kind {
+    /// Whether it is a GPU that a CPU passes for: a step of a network with 128 features takes it half a second.
+    pub fn is_emulated(&self) -> bool {
+        matches!(self, Kind::Cuda(device) if cuda::emulated(device))
+    }
+}
+
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
