@@ -88,7 +88,12 @@ inline void* scheduler;
 inline int current;
 inline void (*body)(void**);
 inline void** arguments;
-inline char* stacks;
+// Taken by the first launch, given back with the library.
+inline struct Stacks {
+    char* memory;
+    ~Stacks() { if (memory) munmap(memory, (size_t)FIBERS * STACK); }
+    explicit operator bool() const { return memory; }
+} stacks;
 inline __attribute__((aligned(16))) char dynamic_shared[BLOCKS * SHARED];
 
 inline char* own_shared() { return dynamic_shared + current / blockDim.x * SHARED; }
@@ -183,13 +188,14 @@ inline void start_cluster(int base, int threads)
 {
     size_t bytes = (size_t)FIBERS * STACK;
     if (!stacks) {
-        stacks = (char*)mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (stacks == MAP_FAILED) stop("no memory for stacks");
+        void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED) stop("no memory for stacks");
+        stacks.memory = (char*)memory;
     }
     memset(warps + base / 32, 0, sizeof(Warp) * ((threads + 31) / 32));
     for (int t = base; t < base + threads; t++) {
         // As if called: the return address is thread_main, and the stack is aligned as a callee expects it.
-        void** top = (void**)(stacks + (size_t)(t + 1) * STACK) - 3;
+        void** top = (void**)(stacks.memory + (size_t)(t + 1) * STACK) - 3;
         *--top = (void*)thread_main;
         for (int k = 0; k < 6; k++) *--top = nullptr;
         fibers[t] = {top, NOTHING, 0, false, nullptr, 0, nullptr, 0};
@@ -294,7 +300,7 @@ template <class... A> int sizes(void (*)(A...), size_t* out)
 
 inline void launch(void (*kernel)(void**), unsigned blocks, const unsigned* grid, unsigned threads, unsigned shared, void** at)
 {
-    // Shared memory is static: one launch at a time.
+    // Shared memory is the library's: one launch of it at a time.
     static std::mutex one;
     std::lock_guard<std::mutex> guard(one);
     if (threads > THREADS || shared > SHARED || blocks > 16) stop("a launch is too large");

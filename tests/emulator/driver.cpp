@@ -282,6 +282,9 @@ Result nvrtcCompileProgram(Source* source, int count, const char* const* options
     char folder[] = "/tmp/verlet-emulator-XXXXXX";
     if (!mkdtemp(folder)) return 1;
     std::string at = folder, command = "${CXX:-c++} -std=c++17 -O2 -march=haswell -ffp-contract=off -shared -fPIC -w";
+    // What is inline in C++ is one thing in a process to GCC, unless it is told otherwise: each library is to have its own threads and its
+    // own shared memory, so that tests run side by side. Other compilers do not know the option, nor need it.
+    command += " $(${CXX:-c++} -fno-gnu-unique -E -x c++ /dev/null > /dev/null 2>&1 && echo -fno-gnu-unique)";
     for (int n = 0; n < count; n++)
         if (strncmp(options[n], "-D", 2) == 0) command += std::string(" ") + options[n];
     command += " -o " + at + "/kernels.so " + at + "/kernels.cpp > " + at + "/log 2>&1";
