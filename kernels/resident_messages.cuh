@@ -83,12 +83,15 @@ __device__ inline void find_pairs(const Parameters& own, const Resident& network
 
 __device__ inline float2 two(const float* at) { return *(const float2*)at; }
 
+// The warp's number for messages: those that own channels come last.
+__device__ inline int message_warp() { return WARPS - 1 - thread_here() / 32; }
+
 // Shares out the turns of all the cluster's atoms, in their order, as evenly as there are warps, where turns have no warps of their own.
 // The block must have waited for the pairs; others than the own warp must wait before they use what is left.
 __device__ inline void share_turns()
 {
     if (WARP_A_TURN) return;
-    int warp = WARPS - 1 - thread_here() / 32, turns[GROUP], all = 0;
+    int warp = message_warp(), turns[GROUP], all = 0;
 #pragma unroll
     for (int k = 0; k < GROUP; k++) {
         turns[k] = k < own_atoms().count ? (count_of(k) + 15) / 16 : 0;
@@ -118,7 +121,7 @@ __device__ inline void share_turns()
 }
 
 // What a warp's lane is: of the cluster's atom `atom`, two channels of pair `begin` + g and of the one eight further, where the atom's
-// pairs end before `end`; so in the first of the warp's `turns`. Warps that own channels come last.
+// pairs end before `end`; so in the first of the warp's `turns`.
 struct Lane {
     int atom, channel, begin, end, turns;
     // Both pairs of a turn.
@@ -143,13 +146,12 @@ struct Lane {
 // The place of a warp's part, see PARTS_OF_ATOMS.
 __device__ inline int part_of(const Lane& t)
 {
-    int warp = WARPS - 1 - thread_here() / 32;
-    return WARP_A_TURN ? warp : warp + t.atom;
+    return WARP_A_TURN ? message_warp() : message_warp() + t.atom;
 }
 
 __device__ inline Lane make_lane()
 {
-    int thread = thread_here(), warp = WARPS - 1 - thread / 32, channel = thread % 4 * 2;
+    int warp = message_warp(), channel = thread_here() % 4 * 2;
     if (WARP_A_TURN) {
         Lane t = {warp / TURNS, channel, 0, 0, 0};
         if (t.atom >= own_atoms().count) return t;
@@ -255,12 +257,12 @@ __device__ inline Filters look_ahead(const Resident& network, int l)
 __device__ inline void messages(const Resident& network, int l, Filters& w)
 {
     float sums[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-    bool ahead = true;
+    bool ready = true;
 #pragma unroll 1
     for (Lane t = make_lane(); t.turns > 0; t.next()) {
         Filters none;
-        if (!ahead) make_filters<false>(network, t, l, w, none);
-        ahead = false;
+        if (!ready) make_filters<false>(network, t, l, w, none);
+        ready = false;
 #pragma unroll
         for (int n = 0; n < 2; n++) {
             int pair = t.pair(n);
